@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+mod clock;
+mod entropy;
+mod id;
+mod secret;
+mod timestamp;
+
+pub use clock::{Clock, SystemClock};
+pub use entropy::{Entropy, OsEntropy};
+pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
+pub use secret::Secret;
+pub use timestamp::{ParseTimestampError, Timestamp};
