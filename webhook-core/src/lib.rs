@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod attempt;
 mod clock;
 mod entropy;
 mod id;
 mod secret;
 mod timestamp;
 
+pub use attempt::ErrorKind;
 pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, OsEntropy};
 pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
