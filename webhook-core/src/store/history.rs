@@ -1,0 +1,214 @@
+//! The role that shows what happened, and takes orders about deliveries.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use super::{Page, PageRequest, StoreError};
+use crate::{Attempt, Delivery, DeliveryId, DeliveryState, EventId, EventType, SubscriptionId, TenantId, Timestamp};
+
+/// Which deliveries a list shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    /// Only in this state.
+    pub state: Option<DeliveryState>,
+    /// Only to this subscription.
+    pub subscription: Option<SubscriptionId>,
+    /// Only of this event.
+    pub event: Option<EventId>,
+    /// Only created from this time on, inclusive.
+    pub since: Option<Timestamp>,
+}
+
+/// How asking for a retry ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryOutcome {
+    /// It is pending and due now.
+    Done,
+    /// A worker is attempting it right now.
+    Leased,
+    /// Its subscription was deleted.
+    TargetGone,
+    /// There is no such delivery.
+    Missing,
+}
+
+/// How asking for a cancellation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// It is cancelled.
+    Done,
+    /// It had ended already.
+    Finished,
+    /// There is no such delivery.
+    Missing,
+}
+
+/// An event that a subscription may have missed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recoverable {
+    /// The event.
+    pub event: EventId,
+    /// Its type.
+    pub event_type: Option<EventType>,
+    /// Its delivery to the subscription, if there is one.
+    pub delivery: Option<(DeliveryId, DeliveryState)>,
+}
+
+/// A delivery to create for an event that is stored already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedDelivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event.
+    pub event: EventId,
+}
+
+/// Figures about a tenant or one of its subscriptions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Subscriptions there are now.
+    pub subscriptions: u64,
+    /// Those of them that are enabled.
+    pub enabled_subscriptions: u64,
+    /// Events accepted in the window; for one subscription, those with a delivery to it.
+    pub events: u64,
+    /// Deliveries created in the window, by state; every state is named.
+    pub deliveries: BTreeMap<&'static str, u64>,
+    /// Attempts of the window that succeeded.
+    pub successes: u64,
+    /// Attempts of the window that failed.
+    pub failures: u64,
+    /// The median duration of an attempt in milliseconds; none without attempts.
+    pub p50_ms: Option<u64>,
+    /// The 99th percentile.
+    pub p99_ms: Option<u64>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ActivityKind {
+    /// An event was accepted.
+    EventAccepted,
+    /// An attempt succeeded.
+    AttemptSucceeded,
+    /// An attempt failed.
+    AttemptFailed,
+    /// A subscription was created.
+    SubscriptionCreated,
+}
+
+impl ActivityKind {
+    /// Its name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EventAccepted => "event.accepted",
+            Self::AttemptSucceeded => "attempt.succeeded",
+            Self::AttemptFailed => "attempt.failed",
+            Self::SubscriptionCreated => "subscription.created",
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Activity {
+    /// What.
+    pub kind: ActivityKind,
+    /// When.
+    pub at: Timestamp,
+    /// The subscription concerned.
+    pub subscription_id: Option<SubscriptionId>,
+    /// The event concerned.
+    pub event_id: Option<EventId>,
+    /// The delivery concerned.
+    pub delivery_id: Option<DeliveryId>,
+    /// The status of the attempt's answer.
+    pub status_code: Option<u16>,
+}
+
+impl Activity {
+    /// Something that happened at `at` and concerns nothing yet; set the public fields to change it.
+    pub fn new(kind: ActivityKind, at: Timestamp) -> Self {
+        Self { kind, at, subscription_id: None, event_id: None, delivery_id: None, status_code: None }
+    }
+}
+
+/// Shows what happened, and takes orders about deliveries.
+#[async_trait]
+pub trait HistoryStore: Debug + Send + Sync + 'static {
+    /// One delivery of the tenant.
+    async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
+
+    /// The tenant's deliveries, newest first.
+    async fn list_deliveries(
+        &self,
+        tenant: &TenantId,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError>;
+
+    /// The attempts of one delivery, oldest first.
+    async fn attempts_of(&self, tenant: &TenantId, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError>;
+
+    /// The attempts that went to one subscription, newest first.
+    async fn list_attempts(
+        &self,
+        tenant: &TenantId,
+        subscription: SubscriptionId,
+        page: PageRequest,
+    ) -> Result<Page<Attempt>, StoreError>;
+
+    /// Makes a delivery due now.
+    ///
+    /// # Contract
+    ///
+    /// - An ended delivery is pending again and remembers its end: [`super::Lease::reopened`] carries it.
+    /// - A pending one only becomes due now; one that was reopened stays so.
+    /// - One whose lease has not ended is left alone.
+    /// - A pause of its subscription ends.
+    async fn retry(&self, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<RetryOutcome, StoreError>;
+
+    /// Ends a pending delivery as cancelled with the reason `requested`; a lease on it is void.
+    async fn cancel(&self, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<CancelOutcome, StoreError>;
+
+    /// The events accepted for matching in a time, oldest first after `after`, each with its delivery to the
+    /// subscription. Direct events are left out.
+    async fn recoverable(
+        &self,
+        tenant: &TenantId,
+        subscription: SubscriptionId,
+        since: Timestamp,
+        until: Timestamp,
+        after: Option<EventId>,
+        limit: u32,
+    ) -> Result<Vec<Recoverable>, StoreError>;
+
+    /// Creates deliveries to a subscription for events that are stored already; how many were created.
+    ///
+    /// # Contract
+    ///
+    /// - An event that has a delivery to the subscription, or is unknown, gets none.
+    async fn add_deliveries(
+        &self,
+        tenant: &TenantId,
+        subscription: SubscriptionId,
+        deliveries: &[AddedDelivery],
+        now: Timestamp,
+    ) -> Result<u64, StoreError>;
+
+    /// Figures since a time, of the tenant or of one subscription.
+    async fn stats(
+        &self,
+        tenant: &TenantId,
+        subscription: Option<SubscriptionId>,
+        since: Timestamp,
+    ) -> Result<Stats, StoreError>;
+
+    /// The newest things that happened, newest first.
+    async fn activity(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Activity>, StoreError>;
+}

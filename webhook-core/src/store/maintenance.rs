@@ -1,0 +1,65 @@
+//! The role that keeps a store in order.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::{EventId, Timestamp};
+
+/// What one step of pruning should look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneRequest {
+    /// Events whose last delivery ended before this go.
+    pub ended_before: Timestamp,
+    /// The time now: idempotency keys that have expired go.
+    pub now: Timestamp,
+    /// Where the last step went on to; none to begin.
+    pub cursor: Option<EventId>,
+    /// Look at no more events than this.
+    pub limit: u32,
+}
+
+/// What one step of pruning did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PruneStep {
+    /// Events removed, with their deliveries and attempts.
+    pub events: u64,
+    /// Where to go on; none when everything was looked at.
+    pub cursor: Option<EventId>,
+}
+
+/// What waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Pending deliveries.
+    pub pending: u64,
+    /// Those of them that are due and not leased.
+    pub due: u64,
+    /// When the oldest of those was due.
+    pub oldest_due: Option<Timestamp>,
+}
+
+/// Keeps a store in order.
+#[async_trait]
+pub trait MaintenanceStore: Debug + Send + Sync + 'static {
+    /// Ok when the store answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Removes history in one small step.
+    ///
+    /// # Contract
+    ///
+    /// - An event goes only when all its deliveries have ended, the last of them before `ended_before`; one without
+    ///   deliveries counts from when it was accepted (I3).
+    /// - Its deliveries and attempts go with it.
+    /// - Steps that go on from the returned cursor look at every event once.
+    async fn prune(&self, request: PruneRequest) -> Result<PruneStep, StoreError>;
+
+    /// Cancels up to `limit` pending deliveries of deleted subscriptions with the reason `subscription_deleted`; how
+    /// many there were. Leases on them are void.
+    async fn cancel_orphans(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError>;
+
+    /// What waits, over all tenants.
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError>;
+}

@@ -1,0 +1,122 @@
+//! The role that keeps subscriptions.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use super::{KeyedAnswer, Page, PageRequest, StoreError};
+use crate::{EventPattern, Generation, Sealed, SubscriptionId, SubscriptionRecord, TenantId, Timestamp};
+
+/// How creating a subscription ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It was created, at this generation.
+    Created(Generation),
+    /// The idempotency key was used before with the same body: this was the answer.
+    Repeated(Sealed),
+    /// The idempotency key was used before with another body; nothing was created.
+    Conflict,
+}
+
+/// How changing a subscription ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updated {
+    /// It was changed, at this generation.
+    Done(Generation),
+    /// Somebody else changed it since it was read; nothing was done.
+    Changed,
+    /// There is no such subscription.
+    Missing,
+}
+
+/// What matching needs to know of one subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The subscription.
+    pub id: SubscriptionId,
+    /// Its patterns; empty when it is disabled or deleted and matches nothing.
+    pub patterns: Vec<EventPattern>,
+}
+
+/// What changed in a tenant's subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionChanges {
+    /// The changed ones, in the order of their changes.
+    pub entries: Vec<IndexEntry>,
+    /// The generation up to which `entries` tell everything.
+    pub generation: Generation,
+    /// Nothing more changed up to now.
+    pub complete: bool,
+}
+
+/// Keeps subscriptions and counts their changes.
+#[async_trait]
+pub trait SubscriptionStore: Debug + Send + Sync + 'static {
+    /// Creates a subscription, and remembers the answer under the idempotency key, if one is given.
+    ///
+    /// # Contract
+    ///
+    /// - The tenant's generation grows by one and becomes the record's version.
+    /// - A key that was used within its time creates nothing: the same fingerprint gives the first answer back,
+    ///   another one is a conflict.
+    async fn insert_subscription(
+        &self,
+        record: &SubscriptionRecord,
+        key: Option<&KeyedAnswer>,
+    ) -> Result<Inserted, StoreError>;
+
+    /// Replaces a subscription's settings, secrets and state.
+    ///
+    /// # Contract
+    ///
+    /// - Nothing is done unless `record.version` is the stored version.
+    /// - The tenant's generation grows by one and becomes the version.
+    /// - `paused_until` is cleared when the URL or the state changed, and kept otherwise.
+    async fn update_subscription(&self, record: &SubscriptionRecord) -> Result<Updated, StoreError>;
+
+    /// Deletes a subscription; its deliveries are cancelled apart, in steps. False when there is none.
+    ///
+    /// # Contract
+    ///
+    /// - The tenant's generation grows by one; the deletion shows in the changes.
+    /// - It is found no more, matches no more, and its deliveries are claimed no more.
+    async fn delete_subscription(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// The tenant's subscriptions with these ids, in any order; unknown ones are left out.
+    ///
+    /// # Contract
+    ///
+    /// - Another tenant's subscription is unknown.
+    async fn subscriptions(&self, ids: &[(TenantId, SubscriptionId)]) -> Result<Vec<SubscriptionRecord>, StoreError>;
+
+    /// The subscription with this id, of whatever tenant: for ingest, where the id yields the tenant.
+    async fn find_subscription(&self, id: SubscriptionId) -> Result<Option<SubscriptionRecord>, StoreError>;
+
+    /// The tenant's subscriptions, newest first.
+    async fn list_subscriptions(
+        &self,
+        tenant: &TenantId,
+        page: PageRequest,
+    ) -> Result<Page<SubscriptionRecord>, StoreError>;
+
+    /// What changed in the tenant's subscriptions after a generation, at most `limit` entries.
+    ///
+    /// # Contract
+    ///
+    /// - Applying the entries in order to the state of `after` gives the state of the returned generation.
+    /// - Disabled and deleted subscriptions come without patterns.
+    async fn subscription_changes(
+        &self,
+        tenant: &TenantId,
+        after: Generation,
+        limit: u32,
+    ) -> Result<SubscriptionChanges, StoreError>;
+
+    /// The current generation of each of these tenants, in order; zero for an unknown one.
+    async fn generations(&self, tenants: &[TenantId]) -> Result<Vec<Generation>, StoreError>;
+}
