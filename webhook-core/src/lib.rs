@@ -4,6 +4,7 @@ mod attempt;
 mod clock;
 mod entropy;
 mod id;
+mod retry;
 mod secret;
 mod timestamp;
 
@@ -11,5 +12,9 @@ pub use attempt::ErrorKind;
 pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, OsEntropy};
 pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
+pub use retry::{
+    ExponentialBackoff, FailedAttempt, MAX_RETRY_AFTER, RetryPolicy, RetryPolicyError, RetrySchedule, RetrySpec,
+    next_due, parse_retry_after,
+};
 pub use secret::Secret;
 pub use timestamp::{ParseTimestampError, Timestamp};
