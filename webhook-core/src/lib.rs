@@ -3,7 +3,10 @@
 mod attempt;
 mod clock;
 mod entropy;
+mod event_type;
 mod id;
+mod matching;
+mod pattern;
 mod retry;
 mod secret;
 mod timestamp;
@@ -11,7 +14,10 @@ mod timestamp;
 pub use attempt::ErrorKind;
 pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, OsEntropy};
+pub use event_type::{EventType, ParseEventTypeError};
 pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
+pub use matching::{MatchIndex, TooMany};
+pub use pattern::{EventPattern, ParseEventPatternError};
 pub use retry::{
     ExponentialBackoff, FailedAttempt, MAX_RETRY_AFTER, RetryPolicy, RetryPolicyError, RetrySchedule, RetrySpec,
     next_due, parse_retry_after,
