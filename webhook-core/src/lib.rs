@@ -7,6 +7,7 @@ mod event_type;
 mod id;
 mod matching;
 mod pattern;
+mod rate_limit;
 mod retry;
 mod secret;
 mod timestamp;
@@ -18,6 +19,7 @@ pub use event_type::{EventType, ParseEventTypeError};
 pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
 pub use matching::{MatchIndex, TooMany};
 pub use pattern::{EventPattern, ParseEventPatternError};
+pub use rate_limit::{Grant, LocalRateLimiter, RateLimit, RateLimitError, RateLimiter, RateLimiterError, TokenRequest};
 pub use retry::{
     ExponentialBackoff, FailedAttempt, MAX_RETRY_AFTER, RetryPolicy, RetryPolicyError, RetrySchedule, RetrySpec,
     next_due, parse_retry_after,
