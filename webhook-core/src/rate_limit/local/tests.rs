@@ -39,6 +39,13 @@ fn the_burst_goes_at_once_and_then_the_rate() {
 }
 
 #[test]
+fn a_fast_rate_does_not_drift() {
+    let (limiter, limit) = (LocalRateLimiter::new(), limit(70_000.0, 1000));
+    let taken: u32 = (0..=10_000).map(|millis| take(&limiter, after(millis), request(1, limit, 1000)).tokens).sum();
+    assert!((700_900..=701_000).contains(&taken), "{taken}");
+}
+
+#[test]
 fn answers_come_in_the_order_of_the_requests() {
     let (limiter, limit) = (LocalRateLimiter::new(), limit(1.0, 4));
     let requests = [request(1, limit, 3), request(2, limit, 1), request(1, limit, 3), request(3, limit, 0)];
