@@ -4,6 +4,7 @@ mod attempt;
 mod clock;
 mod entropy;
 mod id;
+mod keyring;
 mod secret;
 mod timestamp;
 
@@ -11,5 +12,8 @@ pub use attempt::ErrorKind;
 pub use clock::{Clock, SystemClock};
 pub use entropy::{Entropy, OsEntropy};
 pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
+#[cfg(feature = "encryption")]
+pub use keyring::{EncryptionKey, KeyringConfigError, ParseEncryptionKeyError};
+pub use keyring::{KeyId, Keyring, KeyringError, ParseKeyIdError, Sealed};
 pub use secret::Secret;
 pub use timestamp::{ParseTimestampError, Timestamp};
