@@ -6,6 +6,7 @@ mod entropy;
 mod id;
 mod keyring;
 mod secret;
+mod signature;
 mod timestamp;
 
 pub use attempt::ErrorKind;
@@ -16,4 +17,7 @@ pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, Sub
 pub use keyring::{EncryptionKey, KeyringConfigError, ParseEncryptionKeyError};
 pub use keyring::{KeyId, Keyring, KeyringError, ParseKeyIdError, Sealed};
 pub use secret::Secret;
+#[cfg(feature = "ed25519")]
+pub use signature::Ed25519Signer;
+pub use signature::{Message, PlainSigner, SecretError, SignError, Signer, Signers, StandardSigner};
 pub use timestamp::{ParseTimestampError, Timestamp};
