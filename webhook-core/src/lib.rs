@@ -19,5 +19,7 @@ pub use keyring::{KeyId, Keyring, KeyringError, ParseKeyIdError, Sealed};
 pub use secret::Secret;
 #[cfg(feature = "ed25519")]
 pub use signature::Ed25519Signer;
-pub use signature::{Message, PlainSigner, SecretError, SignError, Signer, Signers, StandardSigner};
+pub use signature::{
+    Message, PlainSigner, SecretError, SignError, Signer, Signers, StandardSigner, VerifyError, verify_ingest,
+};
 pub use timestamp::{ParseTimestampError, Timestamp};

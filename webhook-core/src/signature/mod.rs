@@ -1,4 +1,4 @@
-//! Signing of what is sent.
+//! Signing of what is sent, and checking of what comes in.
 
 #[cfg(feature = "ed25519")]
 mod ed25519;
@@ -7,6 +7,7 @@ mod mac;
 mod plain;
 mod signers;
 mod standard;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use error::{SecretError, SignError};
 pub use plain::PlainSigner;
 pub use signers::Signers;
 pub use standard::StandardSigner;
+pub use verify::{VerifyError, verify_ingest};
 
 /// What one attempt signs.
 #[derive(Clone, Copy, Debug)]

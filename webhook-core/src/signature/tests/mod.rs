@@ -1,4 +1,5 @@
 mod signing;
+mod verifying;
 
 use http::HeaderMap;
 use serde_json::Value;
