@@ -34,6 +34,8 @@ pub enum Updated {
 pub struct IndexEntry {
     /// The subscription.
     pub id: SubscriptionId,
+    /// The generation of its last change.
+    pub version: Generation,
     /// Its patterns; empty when it is disabled or deleted and matches nothing.
     pub patterns: Vec<EventPattern>,
 }
