@@ -6,6 +6,7 @@ mod entropy;
 mod id;
 mod secret;
 mod timestamp;
+pub mod transport;
 
 pub use attempt::ErrorKind;
 pub use clock::{Clock, SystemClock};
@@ -13,3 +14,6 @@ pub use entropy::{Entropy, OsEntropy};
 pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
 pub use secret::Secret;
 pub use timestamp::{ParseTimestampError, Timestamp};
+pub use transport::{
+    AddressGuard, Blocked, Deadlines, OutboundRequest, OutboundResponse, TargetError, Transport, TransportError,
+};
