@@ -14,6 +14,8 @@ pub use entropy::{Entropy, OsEntropy};
 pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
 pub use secret::Secret;
 pub use timestamp::{ParseTimestampError, Timestamp};
+#[cfg(feature = "http")]
+pub use transport::HttpTransport;
 pub use transport::{
     AddressGuard, Blocked, Deadlines, OutboundRequest, OutboundResponse, TargetError, Transport, TransportError,
 };

@@ -1,7 +1,9 @@
-//! Sending one prepared request: the seam, the address guard.
+//! Sending one prepared request: the seam, the address guard, and the transport on reqwest.
 
 mod error;
 mod guard;
+#[cfg(feature = "http")]
+mod http;
 #[cfg(any(test, feature = "testing"))]
 mod memory;
 mod ranges;
@@ -17,6 +19,8 @@ use url::Url;
 
 pub use error::TransportError;
 pub use guard::{AddressGuard, Blocked};
+#[cfg(feature = "http")]
+pub use http::{BuildTransportError, HttpTransport, HttpTransportBuilder, Resolver, SystemResolver};
 #[cfg(any(test, feature = "testing"))]
 pub use memory::RecordingTransport;
 pub use target::{MAX_TARGET_BYTES, TargetError};
@@ -56,7 +60,7 @@ pub struct OutboundRequest {
     pub method: Method,
     /// Where it goes.
     pub url: Url,
-    /// All headers but those of the connection (`host`, `content-length`).
+    /// All headers but `host`, `content-length` and `transfer-encoding`, which the transport sets.
     pub headers: HeaderMap,
     /// The exact bytes of the body.
     pub body: Bytes,
