@@ -19,6 +19,7 @@ mod signature;
 pub mod store;
 mod subscription;
 mod timestamp;
+pub mod transport;
 
 pub use attempt::{Attempt, AttemptFailure, ErrorKind};
 pub use clock::{Clock, SystemClock};
@@ -50,3 +51,8 @@ pub use subscription::{
     DisabledReason, Generation, PreviousSecret, SubscriptionRecord, SubscriptionSecrets, SubscriptionSettings,
 };
 pub use timestamp::{ParseTimestampError, Timestamp};
+#[cfg(feature = "http")]
+pub use transport::HttpTransport;
+pub use transport::{
+    AddressGuard, Blocked, Deadlines, OutboundRequest, OutboundResponse, TargetError, Transport, TransportError,
+};
