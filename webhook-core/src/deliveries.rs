@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Conflict, Noun};
-use crate::store::{
-    Activity, AddedDelivery, CancelOutcome, DeliveryFilter, Page, PageRequest, RetryOutcome, Stats,
-};
+use crate::store::{Activity, AddedDelivery, CancelOutcome, DeliveryFilter, Page, PageRequest, RetryOutcome, Stats};
 use crate::{
     Attempt, Delivery, DeliveryId, DeliveryState, DirectTarget, Error, EventId, NewEvent, SubscriptionId,
     SubscriptionRecord, TenantId, Timestamp, Webhooks,
@@ -96,12 +94,7 @@ impl Webhooks {
     }
 
     /// Sends a real signed delivery to one subscription, to try it.
-    pub async fn send_test(
-        &self,
-        tenant: &TenantId,
-        id: SubscriptionId,
-        event: NewEvent,
-    ) -> Result<DeliveryId, Error> {
+    pub async fn send_test(&self, tenant: &TenantId, id: SubscriptionId, event: NewEvent) -> Result<DeliveryId, Error> {
         let emitted = self.emit_direct(tenant, event, DirectTarget::Subscription(id)).await?;
         emitted.delivery.ok_or(Error::NotFound(Noun::Delivery))
     }

@@ -53,13 +53,7 @@ impl SubscriptionDraft {
 
     /// A subscription with these settings, everything else by default.
     pub fn from_settings(settings: SubscriptionSettings) -> Self {
-        Self {
-            settings,
-            headers: BTreeMap::new(),
-            secret: None,
-            ingest_secret: SecretChange::Keep,
-            enabled: true,
-        }
+        Self { settings, headers: BTreeMap::new(), secret: None, ingest_secret: SecretChange::Keep, enabled: true }
     }
 
     /// Only events that match one of `patterns`.
@@ -94,7 +88,7 @@ impl SubscriptionDraft {
     pub(crate) fn check(&self, context: &Context) -> Result<(), Invalid> {
         let mut invalid = Invalid::new();
         let settings = &self.settings;
-        match crate::transport::parse_target(&settings.target_url) {
+        match context.guard.parse_target(&settings.target_url) {
             Ok(url) => {
                 if let Err(error) = context.guard.check_url(&url) {
                     invalid.push("target_url", error);
@@ -187,8 +181,7 @@ fn is_reserved(name: &HeaderName, context: &Context) -> bool {
         "x-event-type",
     ];
     let name = name.as_str();
-    let signs = |scheme: &str| {
-        context.signers.get(scheme).is_some_and(|signer| signer.signature_headers().contains(&name))
-    };
+    let signs =
+        |scheme: &str| context.signers.get(scheme).is_some_and(|signer| signer.signature_headers().contains(&name));
     RESERVED.contains(&name) || matches!(name, "webhook-id" | "webhook-timestamp") || context.signers.names().any(signs)
 }

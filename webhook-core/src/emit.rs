@@ -9,11 +9,10 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use emitter::Emitter;
 pub use prepared::Prepared;
+pub(crate) use prepared::open_ad_hoc;
 
 use crate::context::Context;
-use crate::{
-    DeliveryId, Error, EventId, EventReceipt, EventType, Invalid, Secret, SubscriptionId, Timestamp,
-};
+use crate::{DeliveryId, Error, EventId, EventReceipt, EventType, Invalid, Secret, SubscriptionId, Timestamp};
 
 const MAX_KEY: usize = 255;
 const MAX_METADATA: usize = 16 * 1024;

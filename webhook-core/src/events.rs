@@ -107,10 +107,13 @@ impl Webhooks {
         target: DirectTarget,
     ) -> Result<Emitted, Error> {
         event.check(self.context())?;
-        let key = self.call_key(&event, match &target {
-            DirectTarget::Subscription(_) => "direct",
-            DirectTarget::AdHoc(_) => "direct/ad-hoc",
-        });
+        let key = self.call_key(
+            &event,
+            match &target {
+                DirectTarget::Subscription(_) => "direct",
+                DirectTarget::AdHoc(_) => "direct/ad-hoc",
+            },
+        );
         let index = self.indexes().get(tenant).await?;
         let version = match &target {
             DirectTarget::Subscription(id) => self.subscription(tenant, *id).await?.version,

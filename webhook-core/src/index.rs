@@ -108,8 +108,7 @@ impl Indexes {
 
     /// Brings every loaded index up to date whose tenant's generation has moved.
     pub(crate) async fn refresh_all(&self) -> Result<(), Error> {
-        let loaded: Vec<_> =
-            self.tenants().iter().map(|(tenant, index)| (tenant.clone(), Arc::clone(index))).collect();
+        let loaded: Vec<_> = self.tenants().iter().map(|(tenant, index)| (tenant.clone(), Arc::clone(index))).collect();
         for chunk in loaded.chunks(1000) {
             let tenants: Vec<_> = chunk.iter().map(|(tenant, _)| tenant.clone()).collect();
             let generations = self.context.store.generations(&tenants).await?;

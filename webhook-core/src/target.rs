@@ -60,8 +60,7 @@ impl LiveTarget {
         let secrets = context.unseal(&record).map_err(|error| Unusable(error.to_string()))?;
         let url = Url::parse(&record.settings.target_url).map_err(|error| Unusable(error.to_string()))?;
         let signer = context.signers.get(&record.settings.scheme).cloned();
-        let signer =
-            signer.ok_or_else(|| Unusable(format!("unknown signature scheme {}", record.settings.scheme)))?;
+        let signer = signer.ok_or_else(|| Unusable(format!("unknown signature scheme {}", record.settings.scheme)))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &secrets.headers {
             insert(&mut headers, name, value)?;

@@ -41,7 +41,8 @@ impl Emitter {
         for _ in 0..MATCHES {
             let reserved = self.worker.reserve(&mut prepared);
             let unit = prepared.unit().clone();
-            let weight = unit.items.iter().map(|item| 1 + item.deliveries.len() + item.event.payload.len() / 4096).sum();
+            let weight =
+                unit.items.iter().map(|item| 1 + item.deliveries.len() + item.event.payload.len() / 4096).sum();
             let outcome = self.group.submit(Arrival { unit, reserved }, weight).await;
             match outcome.map_err(|lost| StoreError::Unavailable(lost.into()))?? {
                 AcceptOutcome::Done(outcomes) => return Ok(outcomes.into_iter().map(emitted).collect()),

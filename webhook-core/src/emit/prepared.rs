@@ -88,16 +88,13 @@ impl Prepared {
         self
     }
 
-    pub(crate) fn unit_mut(&mut self) -> &mut AcceptUnit {
-        &mut self.unit
-    }
-
-    pub(crate) fn into_unit(self) -> AcceptUnit {
-        self.unit
-    }
-
-    pub(crate) fn versions(&self) -> &[Vec<Generation>] {
-        &self.versions
+    /// Shows every delivery with its event's position, its own, and the version of its subscription.
+    pub(crate) fn each_delivery(&mut self, mut f: impl FnMut(usize, usize, &mut NewDelivery, Generation)) {
+        for (position, (item, versions)) in self.unit.items.iter_mut().zip(&self.versions).enumerate() {
+            for (number, (delivery, version)) in item.deliveries.iter_mut().zip(versions).enumerate() {
+                f(position, number, delivery, *version);
+            }
+        }
     }
 
     fn match_all(&mut self) -> Result<(), Error> {
@@ -154,7 +151,7 @@ fn item(context: &Context, tenant: &TenantId, new: NewEvent, direct: bool) -> Ac
 
 /// Seals an ad-hoc target with its delivery. Targets on one host of one tenant share fairness and limits.
 fn seal_ad_hoc(context: &Context, tenant: &TenantId, id: DeliveryId, target: &AdHocTarget) -> Result<Target, Error> {
-    let url = crate::transport::parse_target(&target.url).map_err(|error| Error::invalid("target_url", error))?;
+    let url = context.guard.parse_target(&target.url).map_err(|error| Error::invalid("target_url", error))?;
     context.guard.check_url(&url).map_err(|error| Error::invalid("target_url", error))?;
     if http::Method::from_bytes(target.method.as_bytes()).is_err() {
         return Err(Error::invalid("method", "not an HTTP method"));

@@ -192,7 +192,9 @@ impl Admission {
     pub(super) fn claimed(&self, counts: &HashMap<TargetId, u32>, room: &Room) {
         let mut state = self.state();
         for (target, count) in counts {
-            if *count >= room.get(*target) && let Some(entry) = state.targets.get_mut(target) {
+            if *count >= room.get(*target)
+                && let Some(entry) = state.targets.get_mut(target)
+            {
                 entry.cut = true;
             }
         }

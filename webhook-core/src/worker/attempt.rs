@@ -179,9 +179,10 @@ fn fill(
             attempt.response_truncated = response.truncated;
             attempt.failure = match status.as_u16() {
                 200..=299 => None,
-                300..=399 => {
-                    Some(AttemptFailure::new(ErrorKind::Redirect, format!("answered {status}; redirects are not followed")))
-                }
+                300..=399 => Some(AttemptFailure::new(
+                    ErrorKind::Redirect,
+                    format!("answered {status}; redirects are not followed"),
+                )),
                 _ => Some(AttemptFailure::new(ErrorKind::Status, format!("answered {status}"))),
             };
             let header = response.headers.get(http::header::RETRY_AFTER)?;
