@@ -23,7 +23,7 @@ pub use group_commit::{BatchLost, GroupCommit};
 pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
 pub use queue::{MemoryQueue, Queue, QueueError};
 pub use secret::Secret;
-pub use store::{Store, StoreError};
+pub use store::{MemoryStore, Store, StoreError};
 pub use stubs::*;
 pub use subscription::{
     DisabledReason, Generation, PreviousSecret, SubscriptionRecord, SubscriptionSecrets, SubscriptionSettings,
