@@ -68,7 +68,7 @@ pub use signature::Ed25519Signer;
 pub use signature::{
     Message, PlainSigner, SecretError, SignError, Signer, Signers, StandardSigner, VerifyError, verify_ingest,
 };
-pub use store::{Store, StoreError};
+pub use store::{MemoryStore, Store, StoreError};
 pub use subscription::{
     DisabledReason, Generation, PreviousSecret, SubscriptionRecord, SubscriptionSecrets, SubscriptionSettings,
 };

@@ -27,13 +27,17 @@ impl Payload {
     }
 }
 
-/// A lease with its slot and its seat.
+/// A lease with all its attempt needs but the event.
 #[derive(Debug)]
 struct Ready {
     lease: Lease,
+    target: Arc<LiveTarget>,
     slot: OwnedSemaphorePermit,
     seat: Seat,
 }
+
+/// The deliveries of one event among those that were claimed together.
+type OfEvent = (EventId, Vec<Ready>);
 
 impl Worker {
     /// Starts the claimed deliveries; those that exceed a rate limit that was not known before are given back.
@@ -59,12 +63,12 @@ impl Worker {
         };
         let leases = self.within_limits(leases, &targets, tokens, counts).await;
         let now = self.context.now();
-        let mut ready: Vec<(Ready, Arc<LiveTarget>)> = Vec::with_capacity(leases.len());
+        let mut ready = Vec::with_capacity(leases.len());
         for (lease, slot) in leases.into_iter().zip(slots) {
             match targets.get(&lease.target.id()) {
                 Some(Ok(target)) => {
                     let seat = self.admission.take(lease.target.id(), target.max_in_flight, now);
-                    ready.push((Ready { lease, slot, seat }, Arc::clone(target)));
+                    ready.push(Ready { lease, target: Arc::clone(target), slot, seat });
                 }
                 Some(Err(error)) => self.end_unusable(lease, slot, error),
                 None => self.give_back(vec![release(&lease, now + self.context.options.poll_interval)]),
@@ -156,12 +160,12 @@ impl Worker {
     }
 
     /// Loads the events within the payload budget, and starts the attempts.
-    async fn load_and_spawn(&self, ready: Vec<(Ready, Arc<LiveTarget>)>) {
+    async fn load_and_spawn(&self, ready: Vec<Ready>) {
         // Deliveries of one event share its payload.
-        let mut by_event: Vec<(EventId, Vec<(Ready, Arc<LiveTarget>)>)> = Vec::new();
+        let mut by_event: Vec<OfEvent> = Vec::new();
         let mut position: HashMap<EventId, usize> = HashMap::new();
         for item in ready {
-            let event = item.0.lease.event;
+            let event = item.lease.event;
             let at = *position.entry(event).or_insert_with(|| {
                 by_event.push((event, Vec::new()));
                 by_event.len() - 1
@@ -172,7 +176,7 @@ impl Worker {
         while by_event.peek().is_some() {
             let (mut chunk, mut kib) = (Vec::new(), 0);
             while let Some((_, items)) = by_event.peek() {
-                let size = items.first().map_or(0, |(ready, _)| ready.lease.payload_bytes / 1024 + 1);
+                let size = items.first().map_or(0, |ready| ready.lease.payload_bytes / 1024 + 1);
                 if kib + size > CHUNK_KIB && !chunk.is_empty() {
                     break;
                 }
@@ -183,12 +187,12 @@ impl Worker {
         }
     }
 
-    async fn load_chunk(&self, chunk: Vec<(EventId, Vec<(Ready, Arc<LiveTarget>)>)>) {
+    async fn load_chunk(&self, chunk: Vec<OfEvent>) {
         let whole = u32::try_from((self.context.options.payload_budget / 1024).max(1)).unwrap_or(u32::MAX);
         let mut budgets = HashMap::new();
         let mut ids = Vec::with_capacity(chunk.len());
         for (event, items) in &chunk {
-            let Some((ready, _)) = items.first() else { continue };
+            let Some(ready) = items.first() else { continue };
             let kib = (ready.lease.payload_bytes / 1024 + 1).min(whole);
             budgets.insert(*event, Arc::clone(&self.payload_budget).acquire_many_owned(kib).await.ok());
             ids.push((ready.lease.tenant.clone(), *event));
@@ -199,7 +203,7 @@ impl Worker {
                 tracing::warn!(%error, "events could not be read; leases are given back");
                 let due = self.context.now() + self.context.options.poll_interval;
                 let leases = chunk.iter().flat_map(|(_, items)| items);
-                self.give_back(leases.map(|(ready, _)| release(&ready.lease, due)).collect());
+                self.give_back(leases.map(|ready| release(&ready.lease, due)).collect());
                 return;
             }
         };
@@ -210,7 +214,7 @@ impl Worker {
         }
         for (event, items) in chunk {
             let Some(payload) = payloads.remove(&event) else { continue };
-            for (Ready { lease, slot, seat }, target) in items {
+            for Ready { lease, target, slot, seat } in items {
                 self.spawn(lease, target, Arc::clone(&payload), slot, seat);
             }
         }
