@@ -206,14 +206,19 @@ impl Admission {
         wanting.filter_map(|(id, entry)| Some((*id, entry.limit?, entry.room(self.slow_slots)))).collect()
     }
 
+    /// When the next target that is dry or paused takes deliveries again.
+    pub(super) fn next_opening(&self, now: Timestamp) -> Option<Timestamp> {
+        let state = self.state();
+        let opens = state.targets.values().flat_map(|entry| [entry.dry_until, entry.paused_until]);
+        opens.flatten().filter(|at| *at > now).min()
+    }
+
     /// A target has no token before `until`.
     pub(super) fn dry(&self, target: TargetId, limit: RateLimit, until: Timestamp, now: Timestamp) {
         let mut state = self.state();
         let entry = self.entry(&mut state, target, None, now);
         entry.limit = Some(limit);
         entry.dry_until = Some(until);
-        drop(state);
-        self.alarm.set(until);
     }
 
     /// A target got all the tokens it could use.

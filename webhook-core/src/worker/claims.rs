@@ -117,7 +117,7 @@ impl Worker {
         self.dispatch(claimed.leases, slots, &tokens, &counts).await;
         self.admission.claimed(&counts, &room);
         self.return_tokens(now, tokens, &counts).await;
-        if let Some(due) = claimed.next_due {
+        for due in [claimed.next_due, self.admission.next_opening(now)].into_iter().flatten() {
             self.alarm.set(due);
         }
         progress.cursor = claimed.cursor;
