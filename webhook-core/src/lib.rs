@@ -12,6 +12,8 @@ mod secret;
 pub mod store;
 mod stubs;
 mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timestamp;
 
 pub use attempt::{Attempt, AttemptFailure, ErrorKind};
