@@ -42,6 +42,9 @@ pub async fn a_retried_delivery_remembers_its_end_and_can_go_back_to_it(scene: S
         let lease = scene.lease(delivery, at(200)).await;
         assert_eq!(lease.reopened, Some((state, reason)), "it can be retried again");
         scene.record(at(201), scene.success(&lease, at(200))).await;
+        assert_eq!(retry(&scene, delivery, at(300)).await, RetryOutcome::Done);
+        let lease = scene.lease(delivery, at(300)).await;
+        assert_eq!(lease.reopened, Some((DeliveryState::Delivered, None)), "the last end counts");
     }
 }
 

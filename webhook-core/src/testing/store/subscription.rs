@@ -211,6 +211,8 @@ pub async fn changes_in_small_steps_give_the_same_as_all_at_once(scene: Scene) {
     scene.insert(scene.record_of(&scene.stranger, at(0))).await;
     let whole = state_after(&scene, Generation::ZERO, 1_000).await;
     assert_eq!(whole.len(), 4, "two changed ones and two that were left alone");
+    let changes = scene.store.subscription_changes(&scene.tenant, Generation::ZERO, 1_000).await;
+    assert_eq!(changes.expect("the store works").entries.len(), 9, "each comes once, at its last change");
     assert_eq!(whole[&records[1].id], ["order.paid".parse().expect("a legal pattern")]);
     for limit in [1, 2, 5] {
         assert_eq!(state_after(&scene, Generation::ZERO, limit).await, whole, "in steps of {limit}");
