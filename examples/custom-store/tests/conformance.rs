@@ -1,4 +1,5 @@
 //! The journal keeps every promise of the seam, and what it says when it is opened again.
+
 #![expect(clippy::expect_used, reason = "a case without its directory cannot go on")]
 
 use std::io::Write;
