@@ -98,6 +98,13 @@ fn floor(time: Timestamp) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
+/// When a version 7 UUID was made.
+pub(crate) fn time_of(uuid: Uuid) -> Timestamp {
+    let bytes = uuid.as_bytes();
+    let millis = bytes[..6].iter().fold(0_i64, |millis, byte| (millis << 8) | i64::from(*byte));
+    Timestamp::from_millis(millis)
+}
+
 /// Whose data something is: 1 to 64 characters of `A-Za-z0-9._-`.
 ///
 /// Cloning is cheap.

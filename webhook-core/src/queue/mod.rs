@@ -46,8 +46,16 @@ pub trait Queue: Debug + Send + Sync + 'static {
     async fn pop(&self, now: Timestamp, hold_until: Timestamp, limit: u32) -> Result<Vec<Hint>, QueueError>;
 
     /// Forgets the hints at these deliveries.
+    ///
+    /// # Contract
+    ///
+    /// - They come no more; unknown ones do no harm.
     async fn done(&self, deliveries: &[DeliveryId]) -> Result<(), QueueError>;
 
     /// How many hints there are.
+    ///
+    /// # Contract
+    ///
+    /// - Held ones count.
     async fn depth(&self) -> Result<u64, QueueError>;
 }

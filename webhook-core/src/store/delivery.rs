@@ -82,6 +82,11 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
     async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError>;
 
     /// Leases these deliveries, as far as [`DeliveryStore::claim`] would: the answer to hints.
+    ///
+    /// # Contract
+    ///
+    /// - What [`DeliveryStore::claim`] says of which deliveries are leased, of lost leases, room and limit holds here.
+    /// - Unknown ids and ids given twice do no harm.
     async fn claim_ids(&self, request: ClaimRequest<'_>, ids: &[DeliveryId]) -> Result<Claimed, StoreError>;
 
     /// Records outcomes in one transaction; one answer for each, in order.
@@ -94,7 +99,10 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
     ///   subscription are written together, or not at all (I5).
     /// - The attempt count becomes the attempt's number.
     /// - A delivery that ends has `completed_at` = `now` and is no longer leased or reopened.
-    /// - `DisableGone` disables the subscription with the reason `gone` and counts as a change of it.
+    /// - A delivery that goes on is due at its new time and no longer leased; one that was reopened stays so.
+    /// - `Pause` and `Resume` are no change of the subscription: its version and the generation stay.
+    /// - `DisableGone` disables the subscription with the reason `gone` and counts as a change of it. One that is
+    ///   disabled already stays as it is.
     async fn record(&self, now: Timestamp, outcomes: &[Outcome]) -> Result<Vec<Recorded>, StoreError>;
 
     /// Gives leases back unused.

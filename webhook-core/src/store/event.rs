@@ -34,10 +34,19 @@ pub trait EventStore: Debug + Send + Sync + 'static {
     /// - Deliveries are due at the event's `created_at`, unless they are leased from the start.
     async fn accept(&self, now: Timestamp, units: &[AcceptUnit]) -> Result<Vec<AcceptOutcome>, StoreError>;
 
-    /// One event of the tenant, with how many deliveries it was given.
+    /// One event of the tenant, with how many deliveries it was given when it was accepted.
+    ///
+    /// # Contract
+    ///
+    /// - Another tenant's event is unknown.
     async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<(Event, u32)>, StoreError>;
 
     /// The tenant's events, newest first.
+    ///
+    /// # Contract
+    ///
+    /// - Pages that go on from the last id, or from an offset, show each of them once; other tenants' are not shown.
+    /// - The filter's conditions all hold, and count in the total.
     async fn list_events(
         &self,
         tenant: &TenantId,

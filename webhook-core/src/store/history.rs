@@ -142,9 +142,19 @@ impl Activity {
 #[async_trait]
 pub trait HistoryStore: Debug + Send + Sync + 'static {
     /// One delivery of the tenant.
+    ///
+    /// # Contract
+    ///
+    /// - Another tenant's delivery is unknown.
+    /// - It is held while it is pending and its subscription is disabled.
     async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
 
     /// The tenant's deliveries, newest first.
+    ///
+    /// # Contract
+    ///
+    /// - Pages that go on from the last id, or from an offset, show each of them once; other tenants' are not shown.
+    /// - The filter's conditions all hold, and count in the total.
     async fn list_deliveries(
         &self,
         tenant: &TenantId,
@@ -153,9 +163,19 @@ pub trait HistoryStore: Debug + Send + Sync + 'static {
     ) -> Result<Page<Delivery>, StoreError>;
 
     /// The attempts of one delivery, oldest first.
+    ///
+    /// # Contract
+    ///
+    /// - They come back as they were recorded, bytes and headers included.
+    /// - Another tenant's delivery has none.
     async fn attempts_of(&self, tenant: &TenantId, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError>;
 
     /// The attempts that went to one subscription, newest first.
+    ///
+    /// # Contract
+    ///
+    /// - Pages that go on from the last id, or from an offset, show each of them once.
+    /// - Another tenant's subscription has none.
     async fn list_attempts(
         &self,
         tenant: &TenantId,
@@ -167,17 +187,28 @@ pub trait HistoryStore: Debug + Send + Sync + 'static {
     ///
     /// # Contract
     ///
-    /// - An ended delivery is pending again and remembers its end: [`super::Lease::reopened`] carries it.
+    /// - An ended delivery is pending again and remembers its end: [`super::Lease::reopened`] carries it. Leases it lost
+    ///   before are forgotten, so that it can be claimed.
     /// - A pending one only becomes due now; one that was reopened stays so.
     /// - One whose lease has not ended is left alone.
     /// - A pause of its subscription ends.
+    /// - One whose subscription was deleted stays as it is; another tenant's is missing.
     async fn retry(&self, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<RetryOutcome, StoreError>;
 
-    /// Ends a pending delivery as cancelled with the reason `requested`; a lease on it is void.
+    /// Ends a pending delivery as cancelled.
+    ///
+    /// # Contract
+    ///
+    /// - Its reason is `requested`; a lease on it is void.
+    /// - One that has ended is left alone; another tenant's is missing.
     async fn cancel(&self, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<CancelOutcome, StoreError>;
 
-    /// The events accepted for matching in a time, oldest first after `after`, each with its delivery to the
-    /// subscription. Direct events are left out.
+    /// The events that were accepted from `since` on and before `until`, each with its delivery to the subscription.
+    ///
+    /// # Contract
+    ///
+    /// - Oldest first, at most `limit`, those with an id above `after`.
+    /// - Of whatever type; direct events and other tenants' are left out.
     async fn recoverable(
         &self,
         tenant: &TenantId,
@@ -192,7 +223,9 @@ pub trait HistoryStore: Debug + Send + Sync + 'static {
     ///
     /// # Contract
     ///
-    /// - An event that has a delivery to the subscription, or is unknown, gets none.
+    /// - An event that has a delivery to the subscription, or is unknown, gets none; so do all when the subscription
+    ///   is deleted or another tenant's.
+    /// - They are due at `now`.
     async fn add_deliveries(
         &self,
         tenant: &TenantId,
@@ -201,7 +234,13 @@ pub trait HistoryStore: Debug + Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<u64, StoreError>;
 
-    /// Figures since a time, of the tenant or of one subscription.
+    /// Figures since a time, inclusive, of the tenant or of one subscription.
+    ///
+    /// # Contract
+    ///
+    /// - Events and deliveries count from when they were created, attempts from when they started.
+    /// - Percentiles are by nearest rank: the smallest duration that so many per cent of all do not exceed.
+    /// - Other tenants do not count.
     async fn stats(
         &self,
         tenant: &TenantId,
@@ -210,5 +249,9 @@ pub trait HistoryStore: Debug + Send + Sync + 'static {
     ) -> Result<Stats, StoreError>;
 
     /// The newest things that happened, newest first.
+    ///
+    /// # Contract
+    ///
+    /// - At most `limit`; other tenants' are not shown. An attempt happened when it started.
     async fn activity(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Activity>, StoreError>;
 }

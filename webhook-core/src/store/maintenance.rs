@@ -43,7 +43,11 @@ pub struct Backlog {
 /// Keeps a store in order.
 #[async_trait]
 pub trait MaintenanceStore: Debug + Send + Sync + 'static {
-    /// Ok when the store answers.
+    /// Asks whether the store answers.
+    ///
+    /// # Contract
+    ///
+    /// - Ok when it does.
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Removes history in one small step.
@@ -56,10 +60,18 @@ pub trait MaintenanceStore: Debug + Send + Sync + 'static {
     /// - Steps that go on from the returned cursor look at every event once.
     async fn prune(&self, request: PruneRequest) -> Result<PruneStep, StoreError>;
 
-    /// Cancels up to `limit` pending deliveries of deleted subscriptions with the reason `subscription_deleted`; how
-    /// many there were. Leases on them are void.
+    /// Cancels pending deliveries of deleted subscriptions; how many there were.
+    ///
+    /// # Contract
+    ///
+    /// - At most `limit`; their reason is `subscription_deleted` and leases on them are void.
+    /// - Other deliveries are left alone.
     async fn cancel_orphans(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError>;
 
     /// What waits, over all tenants.
+    ///
+    /// # Contract
+    ///
+    /// - Leased deliveries are pending, but not due.
     async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError>;
 }

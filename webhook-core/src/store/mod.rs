@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod history;
 mod maintenance;
+mod memory;
 mod page;
 mod subscription;
 
@@ -26,6 +27,7 @@ pub use history::{
     Stats,
 };
 pub use maintenance::{Backlog, MaintenanceStore, PruneRequest, PruneStep};
+pub use memory::MemoryStore;
 pub use page::{Page, PageRequest, Position};
 pub use subscription::{IndexEntry, Inserted, SubscriptionChanges, SubscriptionStore, Updated};
 

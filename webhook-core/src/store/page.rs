@@ -39,7 +39,7 @@ impl PageRequest {
     }
 }
 
-/// One page of a list.
+/// One page of a list. Newest first means by descending id: ids grow with time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
     /// The items, newest first.

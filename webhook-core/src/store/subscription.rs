@@ -34,6 +34,8 @@ pub enum Updated {
 pub struct IndexEntry {
     /// The subscription.
     pub id: SubscriptionId,
+    /// The generation of its last change.
+    pub version: Generation,
     /// Its patterns; empty when it is disabled or deleted and matches nothing.
     pub patterns: Vec<EventPattern>,
 }
@@ -58,7 +60,7 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
     ///
     /// - The tenant's generation grows by one and becomes the record's version.
     /// - A key that was used within its time creates nothing: the same fingerprint gives the first answer back,
-    ///   another one is a conflict.
+    ///   another one is a conflict. The time now is the record's `created_at`.
     async fn insert_subscription(
         &self,
         record: &SubscriptionRecord,
@@ -71,7 +73,8 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
     ///
     /// - Nothing is done unless `record.version` is the stored version.
     /// - The tenant's generation grows by one and becomes the version.
-    /// - `paused_until` is cleared when the URL or the state changed, and kept otherwise.
+    /// - `paused_until` is cleared when the URL or the state changed, and kept otherwise, whatever the record says.
+    /// - A deleted subscription and another tenant's are missing.
     async fn update_subscription(&self, record: &SubscriptionRecord) -> Result<Updated, StoreError>;
 
     /// Deletes a subscription; its deliveries are cancelled apart, in steps. False when there is none.
@@ -80,6 +83,7 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
     ///
     /// - The tenant's generation grows by one; the deletion shows in the changes.
     /// - It is found no more, matches no more, and its deliveries are claimed no more.
+    /// - Another tenant's subscription is not there to delete.
     async fn delete_subscription(
         &self,
         tenant: &TenantId,
@@ -95,9 +99,17 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
     async fn subscriptions(&self, ids: &[(TenantId, SubscriptionId)]) -> Result<Vec<SubscriptionRecord>, StoreError>;
 
     /// The subscription with this id, of whatever tenant: for ingest, where the id yields the tenant.
+    ///
+    /// # Contract
+    ///
+    /// - A disabled one is found, a deleted one is not.
     async fn find_subscription(&self, id: SubscriptionId) -> Result<Option<SubscriptionRecord>, StoreError>;
 
     /// The tenant's subscriptions, newest first.
+    ///
+    /// # Contract
+    ///
+    /// - Pages that go on from the last id, or from an offset, show each of them once; other tenants' are not shown.
     async fn list_subscriptions(
         &self,
         tenant: &TenantId,
@@ -108,7 +120,9 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
     ///
     /// # Contract
     ///
-    /// - Applying the entries in order to the state of `after` gives the state of the returned generation.
+    /// - Applying the entries in order to the state of `after`, and going on from the returned generation until
+    ///   `complete`, gives the current state, whatever the limit. A subscription that changed several times comes once,
+    ///   at its last change; a state short of `complete` is none that ever stood.
     /// - Disabled and deleted subscriptions come without patterns.
     async fn subscription_changes(
         &self,
@@ -117,6 +131,10 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
         limit: u32,
     ) -> Result<SubscriptionChanges, StoreError>;
 
-    /// The current generation of each of these tenants, in order; zero for an unknown one.
+    /// The current generation of each of these tenants, in order.
+    ///
+    /// # Contract
+    ///
+    /// - A tenant that had no subscription yet is at zero.
     async fn generations(&self, tenants: &[TenantId]) -> Result<Vec<Generation>, StoreError>;
 }

@@ -1,0 +1,131 @@
+//! Accepts events: one transaction for all that come while the last one commits.
+
+use std::sync::Arc;
+
+use super::{Emitted, Prepared};
+use crate::context::Context;
+use crate::error::Conflict;
+use crate::index::Indexes;
+use crate::store::{AcceptOutcome, AcceptUnit, ItemOutcome};
+use crate::worker::{Reserved, Worker};
+use crate::{Error, GroupCommit, Hint, StoreError};
+
+/// One transaction weighs at most so much: an event counts one, so does a delivery, and so do 4 KiB of payload.
+const BATCH_WEIGHT: usize = 4096;
+/// How often an event is matched again when subscriptions keep changing under it.
+const MATCHES: usize = 16;
+
+/// Accepts events in batches and hands their deliveries to the local worker, or wakes it.
+#[derive(Debug)]
+pub(crate) struct Emitter {
+    indexes: Arc<Indexes>,
+    worker: Arc<Worker>,
+    group: GroupCommit<Arrival, Result<AcceptOutcome, StoreError>>,
+}
+
+#[derive(Debug)]
+struct Arrival {
+    unit: AcceptUnit,
+    reserved: Vec<Reserved>,
+}
+
+impl Emitter {
+    pub(crate) fn new(context: Arc<Context>, indexes: Arc<Indexes>, worker: Arc<Worker>) -> Self {
+        let commit = Commit { context, worker: Arc::clone(&worker) };
+        let group = GroupCommit::new(BATCH_WEIGHT, move |arrivals| commit.clone().run(arrivals));
+        Self { indexes, worker, group }
+    }
+
+    /// Accepts the events, matching them again as long as subscriptions change in between.
+    pub(crate) async fn accept(&self, mut prepared: Prepared) -> Result<Vec<Result<Emitted, Error>>, Error> {
+        for _ in 0..MATCHES {
+            let reserved = self.worker.reserve(&mut prepared);
+            let unit = prepared.unit().clone();
+            let weight =
+                unit.items.iter().map(|item| 1 + item.deliveries.len() + item.event.payload.len() / 4096).sum();
+            let outcome = self.group.submit(Arrival { unit, reserved }, weight).await;
+            match outcome.map_err(|lost| StoreError::Unavailable(lost.into()))?? {
+                AcceptOutcome::Done(outcomes) => return Ok(outcomes.into_iter().map(emitted).collect()),
+                AcceptOutcome::Conflict => return Err(Conflict::KeyReused.into()),
+                AcceptOutcome::Stale => {
+                    self.indexes.refresh(&prepared.unit().tenant).await?;
+                    prepared = prepared.again()?;
+                }
+            }
+        }
+        let busy = std::io::Error::other("the tenant's subscriptions change faster than they can be matched");
+        Err(StoreError::Unavailable(busy.into()).into())
+    }
+}
+
+fn emitted(outcome: ItemOutcome) -> Result<Emitted, Error> {
+    match outcome {
+        ItemOutcome::Created(receipt) => Ok(Emitted::new(receipt, false)),
+        ItemOutcome::Duplicate(receipt) => Ok(Emitted::new(receipt, true)),
+        ItemOutcome::Conflict => Err(Conflict::KeyReused.into()),
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Commit {
+    context: Arc<Context>,
+    worker: Arc<Worker>,
+}
+
+impl Commit {
+    async fn run(self, arrivals: Vec<Arrival>) -> Vec<Result<AcceptOutcome, StoreError>> {
+        let (units, reserved): (Vec<_>, Vec<_>) =
+            arrivals.into_iter().map(|arrival| (arrival.unit, arrival.reserved)).unzip();
+        match self.context.store.accept(self.context.now(), &units).await {
+            Ok(outcomes) => {
+                self.hand_over(units, reserved, &outcomes).await;
+                outcomes.into_iter().map(Ok).collect()
+            }
+            Err(error) if units.len() == 1 => vec![Err(error)],
+            // One bad unit fails alone.
+            Err(_) => {
+                let mut answers = Vec::with_capacity(units.len());
+                for (unit, reserved) in units.into_iter().zip(reserved) {
+                    let unit = [unit];
+                    let answer = self.context.store.accept(self.context.now(), &unit).await;
+                    answers.push(answer.map(|mut outcomes| outcomes.pop().unwrap_or(AcceptOutcome::Stale)));
+                    if let Some(Ok(outcome)) = answers.last() {
+                        let outcome = [outcome.clone()];
+                        self.hand_over(unit.into(), vec![reserved], &outcome).await;
+                    }
+                }
+                answers
+            }
+        }
+    }
+
+    /// Starts what was leased to the local worker, and says that there is more.
+    async fn hand_over(&self, units: Vec<AcceptUnit>, reserved: Vec<Vec<Reserved>>, outcomes: &[AcceptOutcome]) {
+        let (mut waiting, mut hints) = (false, Vec::new());
+        for ((unit, reserved), outcome) in units.into_iter().zip(reserved).zip(outcomes) {
+            let AcceptOutcome::Done(outcomes) = outcome else { continue };
+            let mut reserved = reserved.into_iter().peekable();
+            for ((position, item), outcome) in unit.items.into_iter().enumerate().zip(outcomes) {
+                let mut of_item = Vec::new();
+                while let Some(next) = reserved.next_if(|next| next.item == position) {
+                    of_item.push(next);
+                }
+                if !matches!(outcome, ItemOutcome::Created(_)) {
+                    continue;
+                }
+                crate::metrics::accepted(item.deliveries.len());
+                waiting |= item.deliveries.len() > of_item.len();
+                if self.context.queue.is_some() {
+                    let due = item.event.created_at;
+                    let open = item.deliveries.iter().filter(|delivery| delivery.lease.is_none());
+                    hints.extend(open.map(|delivery| Hint::new(delivery.id, delivery.target.id(), due)));
+                }
+                self.worker.start(item, of_item);
+            }
+        }
+        self.worker.push_hints(hints);
+        if waiting {
+            self.worker.wake();
+        }
+    }
+}

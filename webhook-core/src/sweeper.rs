@@ -1,0 +1,99 @@
+//! Keeps things in order: match indexes, history, what deleted subscriptions left behind, the figures of the backlog.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+use crate::context::Context;
+use crate::index::Indexes;
+use crate::store::PruneRequest;
+
+/// How often other processes' changes to subscriptions are looked for.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the backlog is measured.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
+/// Events looked at in one step of pruning, and the pause between steps.
+const PRUNE_STEP: u32 = 1000;
+const PRUNE_PAUSE: Duration = Duration::from_millis(20);
+
+/// The work beside delivering.
+#[derive(Debug)]
+pub(crate) struct Sweeper {
+    context: Arc<Context>,
+    indexes: Arc<Indexes>,
+}
+
+impl Sweeper {
+    pub(crate) fn new(context: Arc<Context>, indexes: Arc<Indexes>) -> Self {
+        Self { context, indexes }
+    }
+
+    /// All of it, until `shutdown`.
+    pub(crate) async fn run(&self, shutdown: CancellationToken) {
+        let work = async { tokio::join!(self.refresh_for_ever(), self.clean_for_ever(), self.measure_for_ever()) };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = work => {}
+        }
+    }
+
+    /// Only what every process needs, until `shutdown`.
+    pub(crate) async fn refresh(&self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.refresh_for_ever() => {}
+        }
+    }
+
+    async fn refresh_for_ever(&self) {
+        loop {
+            tokio::time::sleep(REFRESH_INTERVAL).await;
+            if let Err(error) = self.indexes.refresh_all().await {
+                tracing::debug!(%error, "indexes were not refreshed");
+            }
+        }
+    }
+
+    async fn clean_for_ever(&self) {
+        loop {
+            match self.clean().await {
+                Ok(0) => {}
+                Ok(events) => tracing::info!(events, "history was pruned"),
+                Err(error) => tracing::warn!(%error, "history was not pruned; trying again at the next interval"),
+            }
+            tokio::time::sleep(self.context.options.cleanup_interval).await;
+        }
+    }
+
+    /// Removes the history that is old enough, in small steps; how many events went.
+    pub(crate) async fn clean(&self) -> Result<u64, Error> {
+        let store = &self.context.store;
+        while store.cancel_orphans(self.context.now(), PRUNE_STEP).await? == u64::from(PRUNE_STEP) {}
+        let now = self.context.now();
+        let ended_before = now - self.context.options.retention;
+        let (mut events, mut cursor) = (0, None);
+        loop {
+            let step = store.prune(PruneRequest { ended_before, now, cursor, limit: PRUNE_STEP }).await?;
+            events += step.events;
+            crate::metrics::pruned(step.events);
+            cursor = step.cursor;
+            if cursor.is_none() {
+                return Ok(events);
+            }
+            tokio::time::sleep(PRUNE_PAUSE).await;
+        }
+    }
+
+    async fn measure_for_ever(&self) {
+        loop {
+            let now = self.context.now();
+            match self.context.store.backlog(now).await {
+                Ok(backlog) => crate::metrics::backlog(backlog, now),
+                Err(error) => tracing::debug!(%error, "the backlog was not measured"),
+            }
+            tokio::time::sleep(MEASURE_INTERVAL).await;
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Decides how many more deliveries each target may be given, before any is claimed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::alarm::Alarm;
+use crate::store::Room;
+use crate::{Options, RateLimit, TargetId, Timestamp};
+
+/// A target that nothing is known of gets so many at first; each good answer adds one, each silence takes half.
+const FIRST_WINDOW: u32 = 16;
+/// A target whose attempts take longer than this is slow.
+const SLOW: Duration = Duration::from_secs(1);
+/// What is known of a target is forgotten after so long without an attempt.
+const FORGET: Duration = Duration::from_secs(300);
+/// The map is searched for targets to forget when it has grown to this.
+const CROWD: usize = 4096;
+
+/// How an attempt went, as far as admission cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// It was answered.
+    Answered(Duration),
+    /// It was not: a deadline passed, or no connection came about.
+    Silent,
+    /// It was not made.
+    NotMade,
+}
+
+/// Windows of attempts in flight for each target: a new one starts small, and one that answers grows to its cap,
+/// so that a hanging target never holds many slots (I10). Slow targets together get half of all slots.
+#[derive(Debug)]
+pub(super) struct Admission {
+    cap: u32,
+    slow_slots: u32,
+    alarm: Arc<Alarm>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    targets: HashMap<TargetId, TargetState>,
+    slow_in_flight: u32,
+}
+
+#[derive(Debug)]
+struct TargetState {
+    in_flight: u32,
+    window: u32,
+    cap: u32,
+    slow: bool,
+    /// A claim took all the room there was: more may wait.
+    cut: bool,
+    limit: Option<RateLimit>,
+    /// No token before then.
+    dry_until: Option<Timestamp>,
+    paused_until: Option<Timestamp>,
+    touched: Timestamp,
+}
+
+impl TargetState {
+    fn new(cap: u32, now: Timestamp) -> Self {
+        let window = FIRST_WINDOW.min(cap);
+        Self {
+            in_flight: 0,
+            window,
+            cap,
+            slow: false,
+            cut: false,
+            limit: None,
+            dry_until: None,
+            paused_until: None,
+            touched: now,
+        }
+    }
+
+    fn room(&self, slow_room: u32) -> u32 {
+        let room = self.window.min(self.cap).saturating_sub(self.in_flight);
+        // A slow target always gets one, so that it can prove to be fast again.
+        if self.slow && self.in_flight > 0 { room.min(slow_room) } else { room }
+    }
+}
+
+/// The right to one attempt of a target; dropping it without [`Seat::leave`] counts as not made.
+#[derive(Debug)]
+pub(super) struct Seat {
+    admission: Arc<Admission>,
+    target: TargetId,
+    slow: bool,
+    left: bool,
+}
+
+impl Seat {
+    /// The attempt ended.
+    pub(super) fn leave(mut self, pace: Pace, now: Timestamp) {
+        self.left = true;
+        self.admission.leave(self.target, self.slow, pace, Some(now));
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.left {
+            self.admission.leave(self.target, self.slow, Pace::NotMade, None);
+        }
+    }
+}
+
+impl Admission {
+    pub(super) fn new(options: &Options, alarm: Arc<Alarm>) -> Self {
+        let slow_slots = u32::try_from(options.concurrency / 2).unwrap_or(u32::MAX).max(1);
+        Self { cap: options.target_concurrency.max(1), slow_slots, alarm, state: Mutex::default() }
+    }
+
+    /// A seat at a target, if it has room and is not known to be paused or dry.
+    pub(super) fn sit(self: &Arc<Self>, target: TargetId, cap: Option<u32>, now: Timestamp) -> Option<Seat> {
+        let mut state = self.state();
+        let slow_room = self.slow_slots.saturating_sub(state.slow_in_flight);
+        let entry = self.entry(&mut state, target, cap, now);
+        let waits = [entry.paused_until, entry.dry_until].into_iter().flatten().any(|until| until > now);
+        if waits || entry.room(slow_room) == 0 {
+            entry.cut = true;
+            return None;
+        }
+        Some(self.seat(&mut state, target))
+    }
+
+    /// A seat for a lease that was claimed within the room.
+    pub(super) fn take(self: &Arc<Self>, target: TargetId, cap: Option<u32>, now: Timestamp) -> Seat {
+        let mut state = self.state();
+        self.entry(&mut state, target, cap, now);
+        self.seat(&mut state, target)
+    }
+
+    fn seat(self: &Arc<Self>, state: &mut State, target: TargetId) -> Seat {
+        let mut slow = false;
+        if let Some(entry) = state.targets.get_mut(&target) {
+            entry.in_flight += 1;
+            slow = entry.slow;
+        }
+        state.slow_in_flight += u32::from(slow);
+        Seat { admission: Arc::clone(self), target, slow, left: false }
+    }
+
+    fn leave(&self, target: TargetId, slow: bool, pace: Pace, now: Option<Timestamp>) {
+        let mut state = self.state();
+        state.slow_in_flight = state.slow_in_flight.saturating_sub(u32::from(slow));
+        let Some(entry) = state.targets.get_mut(&target) else { return };
+        entry.in_flight = entry.in_flight.saturating_sub(1);
+        if let Some(now) = now {
+            entry.touched = now;
+        }
+        match pace {
+            Pace::Answered(took) if took < SLOW => {
+                entry.slow = false;
+                entry.window = (entry.window + 1).min(entry.cap);
+            }
+            Pace::Answered(_) => entry.slow = true,
+            Pace::Silent => {
+                entry.slow = true;
+                entry.window = (entry.window / 2).max(1);
+            }
+            Pace::NotMade => {}
+        }
+        // Asking again for each seat that frees up would be one claim a delivery.
+        if entry.cut && entry.in_flight <= entry.window / 2 {
+            entry.cut = false;
+            drop(state);
+            self.alarm.ring();
+        }
+    }
+
+    /// The room there is for a claim. Paused targets are the store's to skip.
+    pub(super) fn room(&self, now: Timestamp) -> Room {
+        let mut state = self.state();
+        if state.targets.len() > CROWD {
+            state.targets.retain(|_, entry| entry.in_flight > 0 || now.since(entry.touched) < FORGET);
+        }
+        let slow_room = self.slow_slots.saturating_sub(state.slow_in_flight);
+        let default = FIRST_WINDOW.min(self.cap);
+        let room = |(id, entry): (&TargetId, &mut TargetState)| {
+            entry.cut = false;
+            let dry = entry.dry_until.is_some_and(|until| until > now);
+            let room = if dry { 0 } else { entry.room(slow_room) };
+            (room != default).then_some((*id, room))
+        };
+        Room { default, of: state.targets.iter_mut().filter_map(room).collect() }
+    }
+
+    /// A claim gave so many leases on a target: when that is all its room, more may wait.
+    pub(super) fn claimed(&self, counts: &HashMap<TargetId, u32>, room: &Room) {
+        let mut state = self.state();
+        for (target, count) in counts {
+            if *count >= room.get(*target)
+                && let Some(entry) = state.targets.get_mut(target)
+            {
+                entry.cut = true;
+            }
+        }
+    }
+
+    /// The targets that wait for tokens and may have some at `now`, with how many they could use.
+    pub(super) fn limited(&self, now: Timestamp) -> Vec<(TargetId, RateLimit, u32)> {
+        let state = self.state();
+        let ready = |entry: &TargetState| entry.dry_until.is_some_and(|until| until <= now);
+        let wanting = state.targets.iter().filter(|(_, entry)| ready(entry));
+        wanting.filter_map(|(id, entry)| Some((*id, entry.limit?, entry.room(self.slow_slots)))).collect()
+    }
+
+    /// A target has no token before `until`.
+    pub(super) fn dry(&self, target: TargetId, limit: RateLimit, until: Timestamp, now: Timestamp) {
+        let mut state = self.state();
+        let entry = self.entry(&mut state, target, None, now);
+        entry.limit = Some(limit);
+        entry.dry_until = Some(until);
+        drop(state);
+        self.alarm.set(until);
+    }
+
+    /// A target got all the tokens it could use.
+    pub(super) fn wet(&self, target: TargetId) {
+        if let Some(entry) = self.state().targets.get_mut(&target) {
+            entry.dry_until = None;
+        }
+    }
+
+    /// A target asked for a pause.
+    pub(super) fn pause(&self, target: TargetId, until: Timestamp, now: Timestamp) {
+        let mut state = self.state();
+        let entry = self.entry(&mut state, target, None, now);
+        entry.paused_until = Some(entry.paused_until.map_or(until, |standing| standing.max(until)));
+    }
+
+    /// A pause ends; whether there was one.
+    pub(super) fn resume(&self, target: TargetId) -> bool {
+        self.state().targets.get_mut(&target).is_some_and(|entry| entry.paused_until.take().is_some())
+    }
+
+    fn entry<'a>(
+        &self,
+        state: &'a mut State,
+        target: TargetId,
+        cap: Option<u32>,
+        now: Timestamp,
+    ) -> &'a mut TargetState {
+        let entry = state.targets.entry(target).or_insert_with(|| TargetState::new(cap.unwrap_or(self.cap), now));
+        if let Some(cap) = cap {
+            entry.cap = cap;
+        }
+        entry.touched = now;
+        entry
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

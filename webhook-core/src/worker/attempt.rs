@@ -1,0 +1,197 @@
+//! One attempt: sent, judged, recorded.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::admission::{Pace, Seat};
+use super::dispatch::Payload;
+use super::request::{headers_for_log, outbound};
+use super::{Worker, release};
+use crate::store::{Lease, NextStep, Outcome, Recorded, TargetEffect};
+use crate::target::LiveTarget;
+use crate::{
+    Attempt, AttemptFailure, AttemptId, DeliveryState, ErrorKind, FailedAttempt, Hint, OutboundResponse, Reason,
+    Timestamp, TransportError, next_due, parse_retry_after,
+};
+
+impl Worker {
+    /// Attempts a delivery and records what came of it.
+    pub(super) async fn deliver(&self, lease: Lease, target: &LiveTarget, payload: Arc<Payload>, seat: Seat) {
+        let started_at = self.context.now();
+        if lease.until.since(started_at) <= target.timeout {
+            // Too little of the lease is left: another worker may have the delivery before this attempt ends.
+            self.stand_up(seat);
+            self.give_back(vec![release(&lease, started_at)]);
+            return;
+        }
+        let number = lease.attempts + 1;
+        let request = outbound(target, &payload.event, number, started_at);
+        let start = Instant::now();
+        let (sent, result) = match request {
+            Ok(request) => {
+                let headers = headers_for_log(&request.headers, target);
+                (headers, self.context.transport.send(request).await)
+            }
+            Err(error) => (Vec::new(), Err(TransportError::new(ErrorKind::Protocol, error.to_string()))),
+        };
+        let duration = start.elapsed();
+        drop(payload.clone());
+        let now = self.context.now();
+        seat.leave(pace(&result, duration), now);
+
+        let mut attempt = Attempt::new(
+            AttemptId::from_uuid(self.context.new_id()),
+            lease.tenant.clone(),
+            lease.delivery,
+            lease.event,
+            started_at,
+        );
+        attempt.subscription_id = lease.target.subscription();
+        attempt.event_type = payload.event.event_type.clone();
+        attempt.target_url = target.url.to_string();
+        attempt.number = number;
+        attempt.duration = duration;
+        attempt.request_headers = sent;
+        let retry_after = fill(&mut attempt, &result, now);
+        drop(payload);
+        let (next, effect) = self.judge(&lease, target, &attempt, retry_after, now);
+        attempt.will_retry = matches!(next, NextStep::RetryAt(_));
+        self.record(lease, attempt, next, effect).await;
+    }
+
+    /// What becomes of the delivery and of its subscription.
+    fn judge(
+        &self,
+        lease: &Lease,
+        target: &LiveTarget,
+        attempt: &Attempt,
+        retry_after: Option<std::time::Duration>,
+        now: Timestamp,
+    ) -> (NextStep, TargetEffect) {
+        let Some(failure) = &attempt.failure else {
+            let resumed = self.admission.resume(lease.target.id()) || lease.paused;
+            let effect = if resumed { TargetEffect::Resume } else { TargetEffect::None };
+            return (NextStep::End(DeliveryState::Delivered, None), effect);
+        };
+        let mut failed = FailedAttempt::new(attempt.number, failure.kind);
+        if let Some(status) = attempt.status_code {
+            failed = failed.with_status_code(status);
+        }
+        let gone = attempt.status_code == Some(410);
+        let due = next_due(&*target.retry, &failed, retry_after, now, &*self.context.entropy);
+        let next = match (lease.reopened, due) {
+            (Some((state, reason)), _) => NextStep::End(state, reason),
+            (None, Some(due)) => NextStep::RetryAt(due),
+            (None, None) => {
+                let reason = match failure.kind {
+                    _ if gone => Reason::Gone,
+                    ErrorKind::Blocked => Reason::Blocked,
+                    _ => Reason::AttemptsExhausted,
+                };
+                NextStep::End(DeliveryState::Exhausted, Some(reason))
+            }
+        };
+        let effect = match (next, attempt.status_code) {
+            _ if gone && lease.target.subscription().is_some() => TargetEffect::DisableGone,
+            (NextStep::RetryAt(due), Some(429 | 502 | 503 | 504)) => {
+                self.admission.pause(lease.target.id(), due, now);
+                TargetEffect::Pause(due)
+            }
+            _ => TargetEffect::None,
+        };
+        (next, effect)
+    }
+
+    async fn record(&self, lease: Lease, attempt: Attempt, next: NextStep, effect: TargetEffect) {
+        crate::metrics::attempted(&attempt);
+        let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, next);
+        outcome.attempt = Some(attempt);
+        outcome.effect = effect;
+        match self.recorder.record(outcome, lease.until).await {
+            Some(Recorded::Done) => {}
+            Some(Recorded::Fenced) => {
+                crate::metrics::fenced();
+                tracing::info!(delivery = %lease.delivery, "a result came after its lease was lost; it changes nothing");
+                return;
+            }
+            None => {
+                tracing::warn!(delivery = %lease.delivery, "a result was not recorded before its lease ran out");
+                return;
+            }
+        }
+        match next {
+            NextStep::RetryAt(due) => {
+                self.alarm.set(due);
+                self.push_hints(vec![Hint::new(lease.delivery, lease.target.id(), due)]);
+            }
+            NextStep::End(state, reason) => {
+                crate::metrics::ended(state, reason);
+                self.forget_hint(lease.delivery);
+            }
+        }
+        match effect {
+            TargetEffect::DisableGone => {
+                tracing::info!(target = %lease.target.id(), "a target answered 410: its subscription is disabled");
+                if let Err(error) = self.indexes.refresh(&lease.tenant).await {
+                    tracing::warn!(%error, "the index was not refreshed");
+                }
+            }
+            TargetEffect::Resume => self.wake(),
+            TargetEffect::Pause(until) => self.alarm.set(until),
+            TargetEffect::None => {}
+        }
+    }
+
+    fn forget_hint(&self, delivery: crate::DeliveryId) {
+        let Some(queue) = self.context.queue.clone() else { return };
+        tokio::spawn(async move {
+            if let Err(error) = queue.done(&[delivery]).await {
+                tracing::debug!(%error, "a hint was not taken back");
+            }
+        });
+    }
+}
+
+fn pace(result: &Result<OutboundResponse, TransportError>, took: std::time::Duration) -> Pace {
+    match result {
+        Ok(_) => Pace::Answered(took),
+        Err(error) => match error.kind() {
+            ErrorKind::Blocked => Pace::NotMade,
+            ErrorKind::Timeout | ErrorKind::Connect | ErrorKind::Dns | ErrorKind::Tls => Pace::Silent,
+            _ => Pace::Answered(took),
+        },
+    }
+}
+
+/// Puts the answer into the attempt; the `Retry-After` it came with.
+fn fill(
+    attempt: &mut Attempt,
+    result: &Result<OutboundResponse, TransportError>,
+    now: Timestamp,
+) -> Option<std::time::Duration> {
+    match result {
+        Ok(response) => {
+            let status = response.status;
+            attempt.status_code = Some(status.as_u16());
+            attempt.response_headers = super::request::response_headers_for_log(&response.headers);
+            attempt.response_body = response.body.clone();
+            attempt.response_truncated = response.truncated;
+            attempt.failure = match status.as_u16() {
+                200..=299 => None,
+                300..=399 => Some(AttemptFailure::new(
+                    ErrorKind::Redirect,
+                    format!("answered {status}; redirects are not followed"),
+                )),
+                _ => Some(AttemptFailure::new(ErrorKind::Status, format!("answered {status}"))),
+            };
+            let header = response.headers.get(http::header::RETRY_AFTER)?;
+            parse_retry_after(header, now)
+        }
+        Err(error) => {
+            attempt.status_code = error.status().map(|status| status.as_u16());
+            attempt.failure = Some(AttemptFailure::new(error.kind(), error.message()));
+            None
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The claim loop: asks for as many due deliveries as there are slots and room.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::Worker;
+use crate::store::{ClaimRequest, Claimed, LeaseToken, Room};
+use crate::{DeliveryId, Grant, RateLimit, StoreError, TargetId, Timestamp, TokenRequest};
+
+/// Leases of one claim at most.
+const CLAIM: usize = 256;
+/// While a walk over the targets is under way, it goes on this often though nothing was found.
+const WALK_INTERVAL: Duration = Duration::from_millis(100);
+/// With a queue, the store is asked directly this often: what the queue has lost is found then.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the loop remembers from claim to claim.
+#[derive(Debug)]
+struct Progress {
+    cursor: Option<TargetId>,
+    /// The store is asked again then, whatever happens.
+    poll_at: Timestamp,
+    /// The queue did not answer: the store is asked instead.
+    queue_down: bool,
+    pause: Duration,
+}
+
+impl Worker {
+    pub(super) async fn claim_until(&self, shutdown: &CancellationToken) {
+        let start = self.context.now();
+        let mut progress = Progress { cursor: None, poll_at: start, queue_down: false, pause: FIRST_PAUSE };
+        loop {
+            let slots = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                slots = self.free_slots() => slots,
+            };
+            let wait = match self.claim_once(slots, &mut progress).await {
+                Ok(wait) => {
+                    if progress.pause != FIRST_PAUSE {
+                        tracing::info!("the store answers again");
+                        progress.pause = FIRST_PAUSE;
+                    }
+                    wait
+                }
+                Err(error) => {
+                    if progress.pause == FIRST_PAUSE {
+                        tracing::warn!(%error, "claiming failed; trying again until the store answers");
+                    }
+                    progress.pause = (progress.pause * 2).min(LONGEST_PAUSE);
+                    Some(progress.pause)
+                }
+            };
+            let Some(wait) = wait else { continue };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = self.alarm.changed(), if progress.pause == FIRST_PAUSE => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// All free slots up to the size of a claim; waits for the first.
+    async fn free_slots(&self) -> Vec<OwnedSemaphorePermit> {
+        let mut slots = Vec::new();
+        if let Ok(first) = Arc::clone(&self.slots).acquire_owned().await {
+            slots.push(first);
+        }
+        while slots.len() < CLAIM
+            && let Ok(next) = Arc::clone(&self.slots).try_acquire_owned()
+        {
+            slots.push(next);
+        }
+        slots
+    }
+
+    /// Claims what is due; how long to wait before the next claim, none when there may be more at once.
+    async fn claim_once(
+        &self,
+        slots: Vec<OwnedSemaphorePermit>,
+        progress: &mut Progress,
+    ) -> Result<Option<Duration>, StoreError> {
+        let now = self.context.now();
+        if let Some(wait) = self.too_early(now, progress) {
+            return Ok(Some(wait));
+        }
+        self.alarm.clear();
+        let mut room = self.admission.room(now);
+        let tokens = self.take_tokens(now, &mut room).await;
+        let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let claimed = self.claim_from_somewhere(now, limit, &room, progress).await;
+        self.last_claim.store(self.context.now().as_millis(), Ordering::Relaxed);
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                self.return_tokens(now, tokens, &HashMap::new()).await;
+                return Err(error);
+            }
+        };
+        let mut counts: HashMap<TargetId, u32> = HashMap::new();
+        for lease in &claimed.leases {
+            *counts.entry(lease.target.id()).or_default() += 1;
+        }
+        crate::metrics::claimed(claimed.leases.len(), claimed.lost, claimed.exhausted);
+        let found = claimed.leases.len();
+        self.dispatch(claimed.leases, slots, &tokens, &counts, &room).await;
+        self.return_tokens(now, tokens, &counts).await;
+        if let Some(due) = claimed.next_due {
+            self.alarm.set(due);
+        }
+        progress.cursor = claimed.cursor;
+        progress.poll_at = now + self.context.options.poll_interval;
+        Ok(match (found, progress.cursor) {
+            (0, None) => Some(self.until_due(progress)),
+            (0, Some(_)) => Some(WALK_INTERVAL.min(self.until_due(progress))),
+            (found, None) if found < limit as usize => Some(self.until_due(progress)),
+            _ => None,
+        })
+    }
+
+    /// How long nothing is due for, as far as is known.
+    fn too_early(&self, now: Timestamp, progress: &Progress) -> Option<Duration> {
+        let walking = progress.cursor.is_some();
+        let due = self.alarm.earliest().is_some_and(|due| due <= now);
+        (!due && !walking && progress.poll_at > now).then(|| self.until_due(progress))
+    }
+
+    fn until_due(&self, progress: &Progress) -> Duration {
+        let earliest = self.alarm.earliest().map_or(progress.poll_at, |due| due.min(progress.poll_at));
+        earliest.since(self.context.now()).max(Duration::from_millis(1))
+    }
+
+    /// From the queue's hints, or from the store where there is no queue, it does not answer, or it is time to look
+    /// for what it has lost.
+    async fn claim_from_somewhere(
+        &self,
+        now: Timestamp,
+        limit: u32,
+        room: &Room,
+        progress: &mut Progress,
+    ) -> Result<Claimed, StoreError> {
+        let token = LeaseToken::new(self.context.entropy.next_u64());
+        let until = now + self.context.options.lease();
+        let request = ClaimRequest::new(now, until, token, limit, room).with_cursor(progress.cursor);
+        let Some(queue) = &self.context.queue else { return self.context.store.claim(request).await };
+        let hints = match queue.pop(now, until, limit).await {
+            Ok(hints) => hints,
+            Err(error) => {
+                if !std::mem::replace(&mut progress.queue_down, true) {
+                    tracing::warn!(%error, "the queue does not answer; the store is asked instead");
+                }
+                return self.context.store.claim(request).await;
+            }
+        };
+        if std::mem::replace(&mut progress.queue_down, false) {
+            tracing::info!("the queue answers again");
+        }
+        let ids: Vec<DeliveryId> = hints.iter().map(|hint| hint.delivery).collect();
+        if ids.is_empty() {
+            // What is overdue by now has no hint any more.
+            let overdue = ClaimRequest::new(now, until, token, limit, room).with_cursor(progress.cursor);
+            return self.context.store.claim(overdue).await;
+        }
+        let claimed = self.context.store.claim_ids(request, &ids).await?;
+        self.forget_hints(&ids, &claimed, now);
+        Ok(claimed)
+    }
+
+    /// Hints that gave no lease are looked at again later, by then through the store.
+    fn forget_hints(&self, ids: &[DeliveryId], claimed: &Claimed, now: Timestamp) {
+        let Some(queue) = self.context.queue.clone() else { return };
+        let leased: std::collections::HashSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
+        let refused: Vec<_> = ids.iter().copied().filter(|id| !leased.contains(id)).collect();
+        if refused.is_empty() {
+            return;
+        }
+        self.alarm.set(now + RECONCILE_INTERVAL);
+        tokio::spawn(async move {
+            if let Err(error) = queue.done(&refused).await {
+                tracing::debug!(%error, "hints were not taken back");
+            }
+        });
+    }
+
+    /// Takes tokens for the limited targets that wait for some, and makes their room fit.
+    async fn take_tokens(&self, now: Timestamp, room: &mut Room) -> HashMap<TargetId, (RateLimit, u32)> {
+        let requests: Vec<_> = self
+            .admission
+            .limited(now)
+            .into_iter()
+            .map(|(target, limit, want)| TokenRequest { target, limit, want })
+            .collect();
+        let mut tokens = HashMap::new();
+        for (request, grant) in requests.iter().zip(self.grants(now, &requests).await) {
+            if grant.tokens < request.want {
+                self.admission.dry(request.target, request.limit, grant.retry_at, now);
+            }
+            let fits = room.get(request.target).min(grant.tokens);
+            room.of.insert(request.target, fits);
+            tokens.insert(request.target, (request.limit, grant.tokens));
+        }
+        tokens
+    }
+
+    /// What the limiter grants; while it does not answer, one token a target.
+    pub(super) async fn grants(&self, now: Timestamp, requests: &[TokenRequest]) -> Vec<Grant> {
+        if requests.is_empty() {
+            return Vec::new();
+        }
+        match self.context.limiter.take(now, requests).await {
+            Ok(grants) => grants,
+            Err(error) => {
+                tracing::warn!(%error, "the rate limiter does not answer");
+                let retry_at = now + LONGEST_PAUSE;
+                requests.iter().map(|_| Grant { tokens: 1, retry_at }).collect()
+            }
+        }
+    }
+
+    /// Gives back the tokens that no lease used. A target that used fewer than it got waits for none.
+    async fn return_tokens(
+        &self,
+        now: Timestamp,
+        tokens: HashMap<TargetId, (RateLimit, u32)>,
+        counts: &HashMap<TargetId, u32>,
+    ) {
+        let mut unused = Vec::new();
+        for (target, (limit, taken)) in tokens {
+            let left = taken.saturating_sub(counts.get(&target).copied().unwrap_or(0));
+            if left > 0 {
+                self.admission.wet(target);
+                unused.push(TokenRequest { target, limit, want: left });
+            }
+        }
+        if unused.is_empty() {
+            return;
+        }
+        if let Err(error) = self.context.limiter.give_back(now, &unused).await {
+            tracing::debug!(%error, "unused tokens were not given back");
+        }
+    }
+}

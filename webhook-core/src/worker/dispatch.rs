@@ -1,0 +1,267 @@
+//! Gets claimed deliveries what they need, and starts their attempts.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::admission::{Pace, Seat};
+use super::{Worker, release};
+use crate::store::{Lease, NextStep, Outcome, Room};
+use crate::target::{LiveTarget, Unusable};
+use crate::{
+    DeliveryState, Event, EventId, RateLimit, Reason, StoreError, SubscriptionId, Target, TargetId, TokenRequest,
+};
+
+/// An event whose payload bytes count against the worker's budget as long as a delivery holds it.
+#[derive(Debug)]
+pub(super) struct Payload {
+    pub(super) event: Event,
+    _budget: Option<OwnedSemaphorePermit>,
+}
+
+impl Payload {
+    /// The payload of an event that was just accepted: its caller holds it anyway.
+    pub(super) fn unbudgeted(event: Event) -> Self {
+        Self { event, _budget: None }
+    }
+}
+
+/// A lease with all its attempt needs but the event.
+#[derive(Debug)]
+struct Ready {
+    lease: Lease,
+    target: Arc<LiveTarget>,
+    slot: OwnedSemaphorePermit,
+    seat: Seat,
+}
+
+/// The deliveries of one event among those that were claimed together.
+type OfEvent = (EventId, Vec<Ready>);
+
+impl Worker {
+    /// Starts the claimed deliveries; those that exceed a rate limit that was not known before are given back.
+    pub(super) async fn dispatch(
+        &self,
+        leases: Vec<Lease>,
+        slots: Vec<OwnedSemaphorePermit>,
+        tokens: &HashMap<TargetId, (RateLimit, u32)>,
+        counts: &HashMap<TargetId, u32>,
+        room: &Room,
+    ) {
+        if leases.is_empty() {
+            return;
+        }
+        let targets = match self.live_targets(&leases).await {
+            Ok(targets) => targets,
+            Err(error) => {
+                tracing::warn!(%error, "subscriptions could not be read; leases are given back");
+                let due = self.context.now() + self.context.options.poll_interval;
+                self.give_back(leases.iter().map(|lease| release(lease, due)).collect());
+                return;
+            }
+        };
+        let leases = self.within_limits(leases, &targets, tokens, counts).await;
+        let now = self.context.now();
+        let mut ready = Vec::with_capacity(leases.len());
+        for (lease, slot) in leases.into_iter().zip(slots) {
+            match targets.get(&lease.target.id()) {
+                Some(Ok(target)) => {
+                    let seat = self.admission.take(lease.target.id(), target.max_in_flight, now);
+                    ready.push(Ready { lease, target: Arc::clone(target), slot, seat });
+                }
+                Some(Err(error)) => self.end_unusable(lease, slot, error),
+                None => self.give_back(vec![release(&lease, now + self.context.options.poll_interval)]),
+            }
+        }
+        self.admission.claimed(counts, room);
+        let Some(worker) = self.itself.upgrade() else { return };
+        self.tasks.spawn(async move { worker.load_and_spawn(ready).await });
+    }
+
+    /// The targets of these leases at the versions that the leases name.
+    async fn live_targets(
+        &self,
+        leases: &[Lease],
+    ) -> Result<HashMap<TargetId, Result<Arc<LiveTarget>, Unusable>>, StoreError> {
+        let mut targets = HashMap::new();
+        let mut missing = HashSet::new();
+        for lease in leases {
+            let id = lease.target.id();
+            match &lease.target {
+                Target::Subscription(subscription) => {
+                    match self.targets.get(&self.context, *subscription, lease.version) {
+                        Some(target) => {
+                            targets.insert(id, Ok(target));
+                        }
+                        None => {
+                            missing.insert((lease.tenant.clone(), *subscription));
+                        }
+                    }
+                }
+                Target::AdHoc { sealed, .. } => {
+                    targets.insert(id, LiveTarget::ad_hoc(&self.context, lease, sealed).map(Arc::new));
+                }
+            }
+        }
+        let missing: Vec<_> = missing.into_iter().collect();
+        for chunk in missing.chunks(500) {
+            for record in self.context.store.subscriptions(chunk).await? {
+                let id: SubscriptionId = record.id;
+                let target = LiveTarget::of_subscription(&self.context, record).map(Arc::new);
+                if let Ok(target) = &target {
+                    self.targets.insert(id, Arc::clone(target));
+                }
+                targets.insert(id.into(), target);
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Keeps the leases that their targets' rate limits allow now, and gives the others back for later.
+    async fn within_limits(
+        &self,
+        leases: Vec<Lease>,
+        targets: &HashMap<TargetId, Result<Arc<LiveTarget>, Unusable>>,
+        tokens: &HashMap<TargetId, (RateLimit, u32)>,
+        counts: &HashMap<TargetId, u32>,
+    ) -> Vec<Lease> {
+        let now = self.context.now();
+        let mut requests = Vec::new();
+        for (id, count) in counts {
+            let limit = targets.get(id).and_then(|target| target.as_ref().ok()?.rate_limit);
+            if let Some(limit) = limit.filter(|_| !tokens.contains_key(id)) {
+                requests.push(TokenRequest { target: *id, limit, want: *count });
+            }
+        }
+        if requests.is_empty() {
+            return leases;
+        }
+        let mut allowed = HashMap::new();
+        for (request, grant) in requests.iter().zip(self.grants(now, &requests).await) {
+            if grant.tokens < request.want {
+                self.admission.dry(request.target, request.limit, grant.retry_at, now);
+            }
+            allowed.insert(request.target, (grant.tokens, grant.retry_at));
+        }
+        let (mut kept, mut released) = (Vec::with_capacity(leases.len()), Vec::new());
+        for lease in leases {
+            match allowed.get_mut(&lease.target.id()) {
+                Some((0, retry_at)) => released.push(release(&lease, *retry_at)),
+                Some((tokens, _)) => {
+                    *tokens -= 1;
+                    kept.push(lease);
+                }
+                None => kept.push(lease),
+            }
+        }
+        self.give_back(released);
+        kept
+    }
+
+    /// Loads the events within the payload budget, and starts the attempts.
+    async fn load_and_spawn(&self, ready: Vec<Ready>) {
+        // Deliveries of one event share its payload.
+        let mut by_event: Vec<OfEvent> = Vec::new();
+        let mut position: HashMap<EventId, usize> = HashMap::new();
+        for item in ready {
+            let event = item.lease.event;
+            let at = *position.entry(event).or_insert_with(|| {
+                by_event.push((event, Vec::new()));
+                by_event.len() - 1
+            });
+            by_event[at].1.push(item);
+        }
+        let mut by_event = by_event.into_iter().peekable();
+        while by_event.peek().is_some() {
+            let (mut chunk, mut kib) = (Vec::new(), 0);
+            while let Some((_, items)) = by_event.peek() {
+                let size = items.first().map_or(0, |ready| ready.lease.payload_bytes / 1024 + 1);
+                if kib + size > CHUNK_KIB && !chunk.is_empty() {
+                    break;
+                }
+                kib += size;
+                chunk.extend(by_event.next());
+            }
+            self.load_chunk(chunk).await;
+        }
+    }
+
+    async fn load_chunk(&self, chunk: Vec<OfEvent>) {
+        let whole = u32::try_from((self.context.options.payload_budget / 1024).max(1)).unwrap_or(u32::MAX);
+        let mut budgets = HashMap::new();
+        let mut ids = Vec::with_capacity(chunk.len());
+        for (event, items) in &chunk {
+            let Some(ready) = items.first() else { continue };
+            let kib = (ready.lease.payload_bytes / 1024 + 1).min(whole);
+            budgets.insert(*event, Arc::clone(&self.payload_budget).acquire_many_owned(kib).await.ok());
+            ids.push((ready.lease.tenant.clone(), *event));
+        }
+        let events = match self.context.store.load_events(&ids).await {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::warn!(%error, "events could not be read; leases are given back");
+                let due = self.context.now() + self.context.options.poll_interval;
+                let leases = chunk.iter().flat_map(|(_, items)| items);
+                self.give_back(leases.map(|ready| release(&ready.lease, due)).collect());
+                return;
+            }
+        };
+        let mut payloads: HashMap<EventId, Arc<Payload>> = HashMap::new();
+        for event in events {
+            let budget = budgets.remove(&event.id).flatten();
+            payloads.insert(event.id, Arc::new(Payload { event, _budget: budget }));
+        }
+        for (event, items) in chunk {
+            let Some(payload) = payloads.remove(&event) else { continue };
+            for Ready { lease, target, slot, seat } in items {
+                self.spawn(lease, target, Arc::clone(&payload), slot, seat);
+            }
+        }
+    }
+
+    /// Starts one delivery's attempt in a task of its own.
+    pub(super) fn spawn(
+        &self,
+        lease: Lease,
+        target: Arc<LiveTarget>,
+        payload: Arc<Payload>,
+        slot: OwnedSemaphorePermit,
+        seat: Seat,
+    ) {
+        let Some(worker) = self.itself.upgrade() else { return };
+        self.held().insert(lease.delivery, lease.token);
+        self.tasks.spawn(async move {
+            let delivery = lease.delivery;
+            let abort = worker.abort.clone();
+            tokio::select! {
+                biased;
+                () = worker.deliver(lease, &target, payload, seat) => {
+                    worker.held().remove(&delivery);
+                }
+                () = abort.cancelled() => {}
+            }
+            drop(slot);
+        });
+    }
+
+    /// A delivery whose target cannot even be read ends without an attempt, so that it does not come back for ever.
+    fn end_unusable(&self, lease: Lease, slot: OwnedSemaphorePermit, error: &Unusable) {
+        tracing::error!(delivery = %lease.delivery, %error, "a delivery's target cannot be used");
+        let Some(worker) = self.itself.upgrade() else { return };
+        let step = NextStep::End(DeliveryState::Exhausted, Some(Reason::Unusable));
+        let outcome = Outcome::new(lease.tenant, lease.delivery, lease.token, step);
+        self.tasks.spawn(async move {
+            worker.recorder.record(outcome, lease.until).await;
+            drop(slot);
+        });
+    }
+
+    /// The pace of an attempt that was not made.
+    pub(super) fn stand_up(&self, seat: Seat) {
+        seat.leave(Pace::NotMade, self.context.now());
+    }
+}
+
+/// Payloads of one read at most, in KiB.
+const CHUNK_KIB: u32 = 8 * 1024;

@@ -1,0 +1,216 @@
+//! The worker: claims due deliveries as slots free up, attempts them, and records what came of it.
+
+mod admission;
+mod alarm;
+mod attempt;
+mod claims;
+mod dispatch;
+mod recorder;
+mod request;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use admission::{Admission, Seat};
+use alarm::Alarm;
+use dispatch::Payload;
+use recorder::Recorder;
+
+use crate::context::Context;
+use crate::emit::Prepared;
+use crate::index::Indexes;
+use crate::store::{AcceptItem, Lease, LeaseGrant, LeaseToken, Release};
+use crate::target::Targets;
+use crate::{DeliveryId, Generation, Hint, Target, TargetId, Timestamp};
+
+/// One part in so many of the slots is kept from deliveries of new events: what waits needs room too.
+const KEPT_FOR_CLAIMS: usize = 8;
+
+/// Claims, attempts and records.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    context: Arc<Context>,
+    indexes: Arc<Indexes>,
+    targets: Targets,
+    admission: Arc<Admission>,
+    recorder: Recorder,
+    alarm: Arc<Alarm>,
+    slots: Arc<Semaphore>,
+    /// In KiB, so that it fits a semaphore's 32-bit requests.
+    payload_budget: Arc<Semaphore>,
+    running: AtomicBool,
+    tasks: TaskTracker,
+    abort: CancellationToken,
+    held: Mutex<HashMap<DeliveryId, LeaseToken>>,
+    last_claim: AtomicI64,
+    itself: Weak<Worker>,
+}
+
+/// A delivery of a new event that the local worker has room for.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    /// Which event of the unit it belongs to.
+    pub(crate) item: usize,
+    /// Which delivery of the event it is.
+    delivery: usize,
+    version: Generation,
+    slot: OwnedSemaphorePermit,
+    seat: Seat,
+}
+
+impl Worker {
+    pub(crate) fn new(context: Arc<Context>, indexes: Arc<Indexes>) -> Arc<Self> {
+        let options = &context.options;
+        let slots = Arc::new(Semaphore::new(options.concurrency));
+        let payload_budget = Arc::new(Semaphore::new((options.payload_budget / 1024).max(1)));
+        let alarm = Arc::new(Alarm::default());
+        let admission = Arc::new(Admission::new(options, Arc::clone(&alarm)));
+        Arc::new_cyclic(|itself| Self {
+            recorder: Recorder::new(Arc::clone(&context)),
+            context,
+            indexes,
+            targets: Targets::default(),
+            admission,
+            alarm,
+            slots,
+            payload_budget,
+            running: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+            abort: CancellationToken::new(),
+            held: Mutex::default(),
+            last_claim: AtomicI64::new(0),
+            itself: Weak::clone(itself),
+        })
+    }
+
+    /// Says that something may be due.
+    pub(crate) fn wake(&self) {
+        self.alarm.ring();
+    }
+
+    /// A pause of a target was ended by hand.
+    pub(crate) fn resume(&self, target: TargetId) {
+        self.admission.resume(target);
+        self.wake();
+    }
+
+    /// When this worker last asked for deliveries.
+    pub(crate) fn last_claim(&self) -> Option<Timestamp> {
+        match self.last_claim.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(Timestamp::from_millis(millis)),
+        }
+    }
+
+    /// Leases deliveries of new events to this worker, as far as it runs here, has free slots, and the targets are
+    /// known to take them right away. They start when the events are committed.
+    pub(crate) fn reserve(&self, prepared: &mut Prepared) -> Vec<Reserved> {
+        let mut reserved = Vec::new();
+        if !self.running.load(Ordering::Relaxed) {
+            return reserved;
+        }
+        let now = self.context.now();
+        let token = LeaseToken::new(self.context.entropy.next_u64());
+        let grant = LeaseGrant { token, until: now + self.context.options.lease() };
+        let keep = self.context.options.concurrency / KEPT_FOR_CLAIMS;
+        prepared.each_delivery(|item, delivery, new, version| {
+            new.lease = None;
+            let Target::Subscription(id) = &new.target else { return };
+            if self.slots.available_permits() <= keep {
+                return;
+            }
+            let Some(target) = self.targets.get(&self.context, *id, version) else { return };
+            if target.rate_limit.is_some() || target.paused_until.is_some_and(|until| until > now) {
+                return;
+            }
+            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
+            let Some(seat) = self.admission.sit(new.target.id(), target.max_in_flight, now) else { return };
+            new.lease = Some(grant);
+            reserved.push(Reserved { item, delivery, version, slot, seat });
+        });
+        reserved
+    }
+
+    /// Attempts the deliveries of a committed event that were leased to this worker.
+    pub(crate) fn start(&self, item: AcceptItem, reserved: Vec<Reserved>) {
+        if reserved.is_empty() {
+            return;
+        }
+        let AcceptItem { event, deliveries, .. } = item;
+        let payload = Arc::new(Payload::unbudgeted(event));
+        for reserved in reserved {
+            let Some(new) = deliveries.get(reserved.delivery) else { continue };
+            let (Some(grant), Target::Subscription(id)) = (new.lease, &new.target) else { continue };
+            let event = &payload.event;
+            let (tenant, target) = (event.tenant.clone(), new.target.clone());
+            let mut lease = Lease::new(new.id, tenant, event.id, target, grant.token, grant.until);
+            lease.version = reserved.version;
+            lease.payload_bytes = u32::try_from(event.payload.len()).unwrap_or(u32::MAX);
+            match self.targets.get(&self.context, *id, reserved.version) {
+                Some(target) => self.spawn(lease, target, Arc::clone(&payload), reserved.slot, reserved.seat),
+                // It fell out of the cache while the event was committed.
+                None => self.give_back(vec![release(&lease, self.context.now())]),
+            }
+        }
+    }
+
+    /// Tells the queue, without waiting for it.
+    pub(crate) fn push_hints(&self, hints: Vec<Hint>) {
+        let Some(queue) = self.context.queue.clone().filter(|_| !hints.is_empty()) else { return };
+        tokio::spawn(async move {
+            if let Err(error) = queue.push(&hints).await {
+                tracing::debug!(%error, "hints were not pushed; the store will be asked");
+            }
+        });
+    }
+
+    /// Gives leases back, without waiting for it.
+    fn give_back(&self, releases: Vec<Release>) {
+        let Some(worker) = self.itself.upgrade().filter(|_| !releases.is_empty()) else { return };
+        self.tasks.spawn(async move {
+            if let Err(error) = worker.context.store.release(&releases).await {
+                tracing::warn!(%error, "leases were not given back; they will run out");
+            }
+            if let Some(due) = releases.iter().map(|release| release.due).min() {
+                worker.alarm.set(due);
+            }
+        });
+    }
+
+    /// Runs until `shutdown`, then ends cleanly.
+    pub(crate) async fn run(&self, shutdown: CancellationToken) {
+        self.running.store(true, Ordering::Relaxed);
+        self.claim_until(&shutdown).await;
+        self.running.store(false, Ordering::Relaxed);
+        self.stop().await;
+    }
+
+    /// Lets what is in flight end within the grace, and releases the rest.
+    async fn stop(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(self.context.options.grace, self.tasks.wait()).await.is_ok() {
+            return;
+        }
+        self.abort.cancel();
+        self.tasks.wait().await;
+        let due = self.context.now();
+        let rest: Vec<_> = self.held().drain().map(|(delivery, token)| Release { delivery, token, due }).collect();
+        tracing::warn!(deliveries = rest.len(), "the grace is over: leases are released");
+        if let Err(error) = self.context.store.release(&rest).await {
+            tracing::warn!(%error, "leases were not released; they will run out");
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<DeliveryId, LeaseToken>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn release(lease: &Lease, due: Timestamp) -> Release {
+    Release { delivery: lease.delivery, token: lease.token, due }
+}
