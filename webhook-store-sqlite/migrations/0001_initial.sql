@@ -67,7 +67,8 @@ CREATE TABLE webhook_delivery (
     completed_at    INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX webhook_delivery_once ON webhook_delivery (event_id, target_id);
-CREATE INDEX webhook_delivery_due ON webhook_delivery (next_at, id) WHERE state = 0;
+-- `leased` is there so that what waits is counted without reading the deliveries themselves.
+CREATE INDEX webhook_delivery_due ON webhook_delivery (next_at, id, leased) WHERE state = 0;
 CREATE INDEX webhook_delivery_target ON webhook_delivery (target_id, next_at, id) WHERE state = 0;
 CREATE INDEX webhook_delivery_list ON webhook_delivery (tenant, id);
 -- Nearly all deliveries end up delivered (1); whoever asks for another state should not have to look through them.

@@ -284,7 +284,7 @@ fn candidates(ask: &Ask, found: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<Candid
             Some(id) => Target::Subscription(SubscriptionId::from_uuid(id)),
             None => Target::AdHoc {
                 key: TargetId::from_uuid(rows::id(row, "target_id")?),
-                sealed: Sealed::from_bytes(row.try_get::<Option<_>, _>("target")?.unwrap_or_default()),
+                sealed: Sealed::from_bytes(row.try_get::<Option<Vec<u8>>, _>("target")?.unwrap_or_default()),
             },
         };
         let mut lease = Lease::new(

@@ -245,7 +245,7 @@ async fn retry(
     }
     let sql = if rows::state(row.try_get("state")?)? != DeliveryState::Pending {
         "UPDATE webhook_delivery SET reopened_state = state, reopened_reason = reason, state = 0, reason = NULL,
-           next_at = ?2, leased = 0, completed_at = NULL WHERE id = ?1"
+           next_at = ?2, leased = 0, lost = 0, completed_at = NULL WHERE id = ?1"
     } else if row.try_get("in_flight")? {
         return Ok(RetryOutcome::Leased);
     } else {

@@ -29,8 +29,8 @@ impl MaintenanceStore for SqliteStore {
 
     async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError> {
         let row = sqlx::query(
-            "SELECT count(*) AS pending, count(*) FILTER (WHERE next_at <= ?1) AS due,
-               min(next_at) FILTER (WHERE next_at <= ?1) AS oldest_due
+            "SELECT count(*) AS pending, count(*) FILTER (WHERE next_at <= ?1 AND leased = 0) AS due,
+               min(next_at) FILTER (WHERE next_at <= ?1 AND leased = 0) AS oldest_due
              FROM webhook_delivery INDEXED BY webhook_delivery_due WHERE state = 0",
         )
         .bind(now.as_millis())

@@ -78,7 +78,7 @@ fn error_kind(row: &SqliteRow, column: &str) -> Result<Option<ErrorKind>, Fault>
 /// Needs the columns of `webhook_subscription`.
 pub(crate) fn subscription(row: &SqliteRow) -> Result<SubscriptionRecord, Fault> {
     let settings = serde_json::from_str(row.try_get("settings")?)?;
-    let secrets = Sealed::from_bytes(row.try_get("secrets")?);
+    let secrets = Sealed::from_bytes(row.try_get::<Vec<u8>, _>("secrets")?);
     let created_at = time(row, "created_at")?;
     let mut record =
         SubscriptionRecord::new(SubscriptionId::from_uuid(id(row, "id")?), tenant(row)?, settings, secrets, created_at);

@@ -278,10 +278,11 @@ pub(crate) async fn changes(
             Some(patterns) => serde_json::from_str(patterns)?,
             None => Vec::new(),
         };
+        let version = Generation::new(row.try_get("version")?);
         if !complete {
-            changes.generation = Generation::new(row.try_get("version")?);
+            changes.generation = version;
         }
-        changes.entries.push(IndexEntry { id: SubscriptionId::from_uuid(id), patterns });
+        changes.entries.push(IndexEntry { id: SubscriptionId::from_uuid(id), version, patterns });
     }
     Ok(changes)
 }
