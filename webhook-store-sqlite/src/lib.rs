@@ -1,8 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-#[cfg(not(any(feature = "sqlite-bundled", feature = "sqlite-unbundled")))]
-compile_error!("enable the feature `sqlite-bundled` or `sqlite-unbundled`");
-
 mod bulk;
 mod claim;
 mod delivery;

@@ -125,7 +125,8 @@ impl SubscriptionStore for JournalStore {
             };
             let entry = |row: &SubscriptionRow| {
                 let matches = !row.deleted && row.disabled.is_none();
-                IndexEntry { id: row.id, patterns: if matches { row.settings.events.clone() } else { Vec::new() } }
+                let patterns = if matches { row.settings.events.clone() } else { Vec::new() };
+                IndexEntry { id: row.id, version: row.version, patterns }
             };
             SubscriptionChanges { entries: changed.into_iter().map(entry).collect(), generation, complete }
         })
