@@ -68,11 +68,3 @@ pub(crate) fn hex(id: Uuid) -> String {
 pub(crate) fn hex_list(ids: impl IntoIterator<Item = Uuid>) -> Result<String, Fault> {
     json(&ids.into_iter().map(hex).collect::<Vec<_>>())
 }
-
-/// Opaque bytes as `unhex()` takes them.
-pub(crate) fn hex_bytes(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
