@@ -31,6 +31,8 @@ mod subscription;
 mod subscriptions;
 mod sweeper;
 mod target;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timestamp;
 pub mod transport;
 mod webhooks;

@@ -1,1 +1,24 @@
-//! Placeholder
+#![doc = include_str!("../README.md")]
+
+mod bulk;
+mod claim;
+mod delivery;
+mod error;
+mod event;
+mod history;
+mod key;
+mod lock;
+mod maintenance;
+mod options;
+mod pace;
+mod rows;
+mod schema;
+mod stats;
+mod store;
+mod subscription;
+mod writer;
+
+pub use error::OpenError;
+pub use options::{SqliteStoreOptions, Synchronous};
+pub use schema::MigrationStatus;
+pub use store::SqliteStore;

@@ -179,23 +179,21 @@ impl Admission {
         }
         let slow_room = self.slow_slots.saturating_sub(state.slow_in_flight);
         let default = FIRST_WINDOW.min(self.cap);
-        let room = |(id, entry): (&TargetId, &mut TargetState)| {
-            entry.cut = false;
+        let room = |(id, entry): (&TargetId, &TargetState)| {
             let dry = entry.dry_until.is_some_and(|until| until > now);
             let room = if dry { 0 } else { entry.room(slow_room) };
             (room != default).then_some((*id, room))
         };
-        Room { default, of: state.targets.iter_mut().filter_map(room).collect() }
+        Room { default, of: state.targets.iter().filter_map(room).collect() }
     }
 
-    /// A claim gave so many leases on a target: when that is all its room, more may wait.
+    /// A claim gave so many leases on each target within this room: where that is all the room, more may wait.
     pub(super) fn claimed(&self, counts: &HashMap<TargetId, u32>, room: &Room) {
-        let mut state = self.state();
-        for (target, count) in counts {
-            if *count >= room.get(*target)
-                && let Some(entry) = state.targets.get_mut(target)
-            {
-                entry.cut = true;
+        for (target, entry) in &mut self.state().targets {
+            let room = room.get(*target);
+            // Without room nothing was looked for, and what was known stays.
+            if room > 0 {
+                entry.cut = counts.get(target).is_some_and(|count| *count >= room);
             }
         }
     }
@@ -208,14 +206,19 @@ impl Admission {
         wanting.filter_map(|(id, entry)| Some((*id, entry.limit?, entry.room(self.slow_slots)))).collect()
     }
 
+    /// When the next target that is dry or paused takes deliveries again.
+    pub(super) fn next_opening(&self, now: Timestamp) -> Option<Timestamp> {
+        let state = self.state();
+        let opens = state.targets.values().flat_map(|entry| [entry.dry_until, entry.paused_until]);
+        opens.flatten().filter(|at| *at > now).min()
+    }
+
     /// A target has no token before `until`.
     pub(super) fn dry(&self, target: TargetId, limit: RateLimit, until: Timestamp, now: Timestamp) {
         let mut state = self.state();
         let entry = self.entry(&mut state, target, None, now);
         entry.limit = Some(limit);
         entry.dry_until = Some(until);
-        drop(state);
-        self.alarm.set(until);
     }
 
     /// A target got all the tokens it could use.

@@ -27,6 +27,8 @@ struct Progress {
     cursor: Option<TargetId>,
     /// The store is asked again then, whatever happens.
     poll_at: Timestamp,
+    /// The last claim was full: there may be more.
+    more: bool,
     /// The queue did not answer: the store is asked instead.
     queue_down: bool,
     pause: Duration,
@@ -35,7 +37,8 @@ struct Progress {
 impl Worker {
     pub(super) async fn claim_until(&self, shutdown: &CancellationToken) {
         let start = self.context.now();
-        let mut progress = Progress { cursor: None, poll_at: start, queue_down: false, pause: FIRST_PAUSE };
+        let mut progress =
+            Progress { cursor: None, poll_at: start, more: false, queue_down: false, pause: FIRST_PAUSE };
         loop {
             let slots = tokio::select! {
                 biased;
@@ -111,18 +114,19 @@ impl Worker {
         }
         crate::metrics::claimed(claimed.leases.len(), claimed.lost, claimed.exhausted);
         let found = claimed.leases.len();
-        self.dispatch(claimed.leases, slots, &tokens, &counts, &room).await;
+        self.dispatch(claimed.leases, slots, &tokens, &counts).await;
+        self.admission.claimed(&counts, &room);
         self.return_tokens(now, tokens, &counts).await;
-        if let Some(due) = claimed.next_due {
+        for due in [claimed.next_due, self.admission.next_opening(now)].into_iter().flatten() {
             self.alarm.set(due);
         }
         progress.cursor = claimed.cursor;
         progress.poll_at = now + self.context.options.poll_interval;
-        Ok(match (found, progress.cursor) {
-            (0, None) => Some(self.until_due(progress)),
-            (0, Some(_)) => Some(WALK_INTERVAL.min(self.until_due(progress))),
-            (found, None) if found < limit as usize => Some(self.until_due(progress)),
-            _ => None,
+        progress.more = found == limit as usize || (found > 0 && progress.cursor.is_some());
+        Ok(match progress.cursor {
+            _ if progress.more => None,
+            Some(_) => Some(WALK_INTERVAL.min(self.until_due(progress))),
+            None => Some(self.until_due(progress)),
         })
     }
 
@@ -130,7 +134,7 @@ impl Worker {
     fn too_early(&self, now: Timestamp, progress: &Progress) -> Option<Duration> {
         let walking = progress.cursor.is_some();
         let due = self.alarm.earliest().is_some_and(|due| due <= now);
-        (!due && !walking && progress.poll_at > now).then(|| self.until_due(progress))
+        (!due && !walking && !progress.more && progress.poll_at > now).then(|| self.until_due(progress))
     }
 
     fn until_due(&self, progress: &Progress) -> Duration {

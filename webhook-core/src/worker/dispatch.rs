@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::admission::{Pace, Seat};
 use super::{Worker, release};
-use crate::store::{Lease, NextStep, Outcome, Room};
+use crate::store::{Lease, NextStep, Outcome};
 use crate::target::{LiveTarget, Unusable};
 use crate::{
     DeliveryState, Event, EventId, RateLimit, Reason, StoreError, SubscriptionId, Target, TargetId, TokenRequest,
@@ -47,7 +47,6 @@ impl Worker {
         slots: Vec<OwnedSemaphorePermit>,
         tokens: &HashMap<TargetId, (RateLimit, u32)>,
         counts: &HashMap<TargetId, u32>,
-        room: &Room,
     ) {
         if leases.is_empty() {
             return;
@@ -74,7 +73,6 @@ impl Worker {
                 None => self.give_back(vec![release(&lease, now + self.context.options.poll_interval)]),
             }
         }
-        self.admission.claimed(counts, room);
         let Some(worker) = self.itself.upgrade() else { return };
         self.tasks.spawn(async move { worker.load_and_spawn(ready).await });
     }

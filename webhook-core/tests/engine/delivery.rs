@@ -68,9 +68,8 @@ fn always(status: u16) -> impl Fn(&Received, usize) -> Answer + Send + Sync + 's
 async fn an_event_arrives_signed_byte_for_byte_at_every_matching_subscription() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::start(always(200)).await;
-    let draft = |path: &str, patterns: &[&str]| {
-        SubscriptionDraft::new(receiver.url(path)).with_events(patterns).unwrap()
-    };
+    let draft =
+        |path: &str, patterns: &[&str]| SubscriptionDraft::new(receiver.url(path)).with_events(patterns).unwrap();
     let one = engine.webhooks.subscribe(&engine.tenant, draft("/one", &["order.*", "order.created"])).await.unwrap();
     engine.webhooks.subscribe(&engine.tenant, draft("/two", &["**"])).await.unwrap();
     engine.webhooks.subscribe(&engine.tenant, draft("/three", &["invoice.*"])).await.unwrap();
@@ -278,8 +277,7 @@ async fn a_rate_limit_holds_and_spends_no_attempt() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::start(always(200)).await;
     let mut draft = SubscriptionDraft::new(receiver.url("/"));
-    draft.settings.rate_limit =
-        Some(webhook_core::RateLimit::per_second(20.0).unwrap().with_burst(5).unwrap());
+    draft.settings.rate_limit = Some(webhook_core::RateLimit::per_second(20.0).unwrap().with_burst(5).unwrap());
     engine.webhooks.subscribe(&engine.tenant, draft).await.unwrap();
     let events = (0..30).map(|_| NewEvent::new("a.b".parse().unwrap(), "{}")).collect();
     engine.webhooks.emit_batch(&engine.tenant, events, None).await.unwrap();

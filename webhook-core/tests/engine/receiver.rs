@@ -46,8 +46,7 @@ pub struct Receiver {
 impl Receiver {
     pub async fn start(script: impl Fn(&Received, usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let receiver =
-            Self { addr: listener.local_addr().unwrap(), seen: Arc::default(), arrived: Arc::default() };
+        let receiver = Self { addr: listener.local_addr().unwrap(), seen: Arc::default(), arrived: Arc::default() };
         let (script, accepting): (Arc<Script>, _) = (Arc::new(script), receiver.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -75,7 +75,7 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Leases up to `share` rows of each target after the cursor; those that had due rows.
+    /// Leases up to `share` rows of each target after the cursor; the targets that got some.
     fn walk(&mut self, share: usize) -> Vec<TargetId> {
         let ahead: Vec<_> = self.state.open.targets(self.request.cursor, self.request.now).take(WALK + 1).collect();
         let mut visited = Vec::new();
@@ -84,8 +84,7 @@ impl<'a> Claim<'a> {
             if self.is_full() {
                 return visited;
             }
-            if *due {
-                self.fill(*target, share);
+            if *due && self.fill(*target, share) > 0 {
                 visited.push(*target);
             }
             self.claimed.cursor = Some(*target);
@@ -96,14 +95,16 @@ impl<'a> Claim<'a> {
         visited
     }
 
-    /// Leases up to `share` rows of a target.
-    fn fill(&mut self, target: TargetId, share: usize) {
-        let left = (self.request.limit as usize).saturating_sub(self.claimed.leases.len());
+    /// Leases up to `share` rows of a target; how many.
+    fn fill(&mut self, target: TargetId, share: usize) -> usize {
+        let before = self.claimed.leases.len();
+        let left = (self.request.limit as usize).saturating_sub(before);
         let share = share.min(left).min(self.room(target) as usize);
         let rows: Vec<_> = self.state.open.due_of(target, self.request.now).take(share).collect();
         for id in rows {
             self.take(id);
         }
+        self.claimed.leases.len() - before
     }
 
     /// Leases the delivery if it may be.

@@ -1,0 +1,158 @@
+//! The conformance suite for stores: see [`store_conformance`](crate::store_conformance).
+//!
+//! A case is an async function named after the promise it checks. Time is a parameter of every call, so no case waits.
+
+#![expect(missing_docs, reason = "a case's name is its documentation")]
+
+mod claim;
+mod delivery;
+mod event;
+mod history;
+mod keys;
+mod maintenance;
+mod orders;
+mod scene;
+mod subscription;
+
+#[doc(hidden)]
+pub use scene::Scene;
+
+/// Expands to one `#[test]` for each promise of [`Store`](crate::Store).
+///
+/// The argument is a path to an async function, or a closure that gives a future, whose output is
+/// `(Arc<dyn Store>, guard)`: a fresh, empty store, and what keeps its resources alive until the case ends.
+#[macro_export]
+macro_rules! store_conformance {
+    ($factory:expr) => {
+        $crate::store_conformance! { @cases @test ($factory) }
+    };
+    // The one list of the cases.
+    (@cases $($then:tt)*) => {
+        $crate::store_conformance! { $($then)*
+            subscription: [
+                an_inserted_subscription_takes_the_next_generation_as_its_version
+                a_key_used_again_creates_nothing_and_gives_the_first_answer
+                a_key_counts_for_its_tenant_and_until_it_expires
+                an_update_replaces_settings_secrets_and_state_and_takes_the_next_generation
+                an_update_of_another_version_does_nothing
+                a_changed_url_or_state_ends_a_pause_and_another_change_keeps_it
+                a_deleted_or_foreign_subscription_cannot_be_updated
+                a_deletion_takes_the_next_generation_and_shows_in_the_changes
+                a_deleted_subscription_is_found_and_claimed_no_more
+                another_tenants_subscription_cannot_be_deleted
+                foreign_and_unknown_subscriptions_are_left_out
+                a_subscription_is_found_by_its_id_alone_also_when_disabled
+                pages_of_subscriptions_show_each_once
+                changes_in_small_steps_give_the_same_as_all_at_once
+                disabled_subscriptions_come_without_patterns_and_again_when_enabled
+                generations_come_in_order_and_begin_at_zero
+            ]
+            event: [
+                an_accepted_event_is_there_with_all_its_deliveries
+                an_event_without_deliveries_is_accepted
+                a_stale_unit_leaves_nothing_behind_and_the_others_are_accepted
+                payload_bytes_come_back_as_they_were_given
+                types_metadata_and_directness_come_back_as_they_were_given
+                deliveries_are_due_at_the_events_time_unless_they_are_leased_from_the_start
+                events_of_other_tenants_are_unknown
+                pages_of_events_show_each_once
+                the_conditions_of_an_event_filter_all_hold
+            ]
+            keys: [
+                a_key_used_again_gives_the_first_receipt_within_a_call_and_in_a_later_one
+                a_key_counts_for_its_tenant_scope_and_time
+                the_key_of_a_call_gives_all_its_receipts_again_whatever_changed_meanwhile
+                a_stale_unit_does_not_use_up_its_key
+                of_64_concurrent_calls_with_one_key_exactly_one_creates
+                no_accept_that_begins_after_a_change_goes_by_what_was_before
+            ]
+            claim: [
+                only_pending_deliveries_that_are_due_are_leased
+                deliveries_of_disabled_deleted_and_paused_subscriptions_wait
+                a_lease_tells_the_worker_what_it_needs
+                concurrent_claims_never_share_a_delivery
+                claims_keep_to_room_and_limit
+                a_lost_lease_counts_and_spends_no_attempt
+                the_fifth_lost_lease_ends_the_delivery
+                a_target_with_100_000_due_rows_does_not_starve_another
+                the_cursor_reaches_every_one_of_500_targets
+                targets_that_wait_for_later_do_not_hide_one_that_is_due
+                deliveries_of_one_target_come_oldest_due_first
+                unknown_ids_and_ids_given_twice_do_no_harm
+            ]
+            delivery: [
+                an_outcome_that_comes_after_another_claim_is_fenced
+                an_outcome_recorded_twice_counts_once
+                an_outcome_of_a_cancelled_or_pruned_delivery_is_fenced
+                an_outcome_of_another_tenant_is_fenced
+                an_outcome_on_a_lease_that_ended_counts_while_nobody_else_claimed
+                a_failed_attempt_and_its_next_due_time_are_written_together
+                the_attempt_count_becomes_the_attempts_number
+                a_delivery_that_ends_is_no_longer_leased_and_has_its_time
+                outcomes_of_one_call_are_answered_in_order
+                gone_disables_the_subscription_and_counts_as_a_change
+                the_later_pause_stands_and_resuming_ends_it_without_a_change
+                a_released_delivery_is_due_again_and_has_spent_nothing
+                a_release_without_the_current_lease_changes_nothing
+            ]
+            history: [
+                deliveries_of_other_tenants_are_unknown
+                a_pending_delivery_of_a_disabled_subscription_is_held
+                pages_of_deliveries_show_each_once
+                the_conditions_of_a_delivery_filter_all_hold
+                attempts_come_back_as_they_were_recorded
+                attempts_of_other_tenants_are_not_shown
+                pages_of_attempts_show_each_once
+                figures_count_what_happened_from_that_time_on
+                percentiles_are_by_nearest_rank
+                figures_leave_out_other_tenants
+                activity_shows_the_newest_first_and_only_the_tenants
+            ]
+            orders: [
+                a_retried_delivery_remembers_its_end_and_can_go_back_to_it
+                a_pending_delivery_only_becomes_due_and_a_reopened_one_stays_so
+                a_leased_delivery_is_not_retried
+                a_delivery_whose_lease_ended_is_retried
+                a_retry_ends_a_pause
+                a_delivery_of_a_deleted_subscription_or_another_tenant_is_not_retried
+                a_retried_delivery_has_lost_no_lease
+                a_cancelled_delivery_is_over_and_its_lease_void
+                a_delivery_that_ended_or_is_foreign_is_not_cancelled
+                recoverable_events_come_oldest_first_with_their_deliveries
+                direct_and_foreign_events_cannot_be_recovered_and_types_do_not_matter
+                added_deliveries_are_due_now_and_added_once
+                nothing_is_added_to_a_deleted_or_foreign_subscription_or_for_a_foreign_event
+            ]
+            maintenance: [
+                a_store_that_works_answers_a_ping
+                an_event_goes_when_its_last_delivery_ended_long_enough_ago
+                an_event_without_deliveries_counts_from_when_it_was_accepted
+                deliveries_and_attempts_go_with_their_event
+                steps_of_pruning_look_at_every_event_once
+                deliveries_of_deleted_subscriptions_are_cancelled_in_steps
+                the_backlog_counts_what_is_pending_and_what_is_due
+            ]
+        }
+    };
+    (@test ($factory:expr) $($role:ident: [$($case:ident)*])*) => {
+        $($(
+            #[test]
+            fn $case() {
+                $crate::testing::run_case(async {
+                    let (store, guard) = $factory().await;
+                    $crate::testing::store::cases::$case($crate::testing::store::Scene::new(store)).await;
+                    drop(guard);
+                });
+            }
+        )*)*
+    };
+    (@export $($role:ident: [$($case:ident)*])*) => {
+        /// What the macro calls. A case that its list leaves out is not exported, and the compiler says so.
+        #[doc(hidden)]
+        pub mod cases {
+            $(pub use super::$role::{$($case),*};)*
+        }
+    };
+}
+
+store_conformance! { @cases @export }
