@@ -20,11 +20,8 @@ pub(crate) struct Part {
 
 impl Part {
     pub(crate) async fn start(arguments: &[&str]) -> Result<Self, Error> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+        let mut process =
+            Command::new(std::env::current_exe()?).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let stdout = process.stdout.take().ok_or("the part has no output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).await?;

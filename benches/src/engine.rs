@@ -27,4 +27,16 @@ pub(crate) async fn build(store: StoreKind, queue: QueueKind, file: &Path) -> Re
     Ok(builder.build()?)
 }
 
-pub(crate) async fn serve(_: StoreKind, _: QueueKind, _: &Path) -> Result<(), Error> { Err("later".into()) }
+/// The engine with its HTTP API on a free port, which it prints.
+pub(crate) async fn serve(store: StoreKind, queue: QueueKind, file: &Path) -> Result<(), Error> {
+    let webhooks = build(store, queue, file).await?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    let shutdown = CancellationToken::new();
+    let running = webhooks.clone();
+    let worker = shutdown.clone();
+    tokio::spawn(async move { running.run(Role::Worker, worker).await });
+    let router = webhook_axum::Api::new(webhooks).danger_no_auth().router();
+    webhook_axum::serve(listener, router, shutdown, webhook_axum::ServeOptions::default()).await;
+    Ok(())
+}

@@ -160,9 +160,8 @@ fn print_table(lines: &[Line]) {
         "{:<40} {:>10} {:>11} {:>7} {:>19} {:>19} {:>12} {:>9}",
         "run", "accepted/s", "delivered/s", "floor", "under load p50/p99", "lone p50/p99", "CPU s/1000", "peak MiB"
     );
-    let millis = |figures: &Percentiles| {
-        format!("{:.1} / {:.1} ms", figures.p50 as f64 / 1e3, figures.p99 as f64 / 1e3)
-    };
+    let millis =
+        |figures: &Percentiles| format!("{:.1} / {:.1} ms", figures.p50 as f64 / 1e3, figures.p99 as f64 / 1e3);
     for line in lines {
         println!(
             "{:<40} {:>10.0} {:>11.0} {:>6.0}% {:>19} {:>19} {:>12.3} {:>9.0}",
