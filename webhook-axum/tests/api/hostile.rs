@@ -61,6 +61,8 @@ fn hostile_bodies() -> Vec<Vec<u8>> {
         "{\"target_url\":\"https://user:pass@example.com/\",\"nope\":1}",
         "{\"since\":1}",
         "{\"grace_seconds\":\"1\"}",
+        "[\"a\",1,null,null]",
+        "[null,null]",
     ]
     .iter()
     .map(|text| text.as_bytes().to_vec())
@@ -105,19 +107,24 @@ async fn hostile_bodies_are_problems_of_the_caller() {
             let answer = host.call(method, path, ACME, body.clone()).await;
             let shown = String::from_utf8_lossy(&body[..body.len().min(100)]).into_owned();
             let status = answer.status.as_u16();
+            // Some of them are good events, if of no type.
+            if path.ends_with("/test") && status == 202 {
+                continue;
+            }
             assert!(matches!(status, 400 | 413 | 422), "{method} {path} {shown}: {status}");
             answer.problem(status);
         }
-        let answer = host.call("POST", "/events/batch", ACME, body.clone()).await;
-        assert!(answer.status.is_client_error(), "{}", String::from_utf8_lossy(&body[..body.len().min(100)]));
-        let mut batch = b"[".to_vec();
-        batch.extend(&body);
-        batch.extend(b"]");
-        let answer = host.call("POST", "/events/batch", ACME, batch).await;
-        assert!(!answer.status.is_server_error());
-        if answer.status == 202 {
-            let answer = answer.json();
-            assert!(answer["data"].as_array().unwrap().iter().all(|item| item["status"] != 202), "{answer}");
+        let in_array = [b"[", body.as_slice(), b"]"].concat();
+        for body in [body, in_array] {
+            let answer = host.call("POST", "/events/batch", ACME, body).await;
+            if answer.status == 202 {
+                let answer = answer.json();
+                assert!(answer["data"].as_array().unwrap().iter().all(|item| item["status"] != 202), "{answer}");
+            } else {
+                let status = answer.status.as_u16();
+                assert!(matches!(status, 400 | 413 | 422), "{status}");
+                answer.problem(status);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use webhook_axum::{Api, ApiOptions};
 use webhook_core::queue::MemoryQueue;
 use webhook_core::{MemoryStore, Webhooks};
 
-use crate::host::{ACME, Host, keys, request};
+use crate::host::{Host, keys, request};
 
 #[tokio::test]
 async fn health_tells_how_the_process_is() {
@@ -124,5 +124,4 @@ async fn the_page_needs_nothing_from_elsewhere() {
         let answer = host.send(request("GET", path, "").body("".into()).unwrap()).await;
         assert_eq!((answer.status.as_u16(), answer.headers["location"].to_str().unwrap()), (308, to));
     }
-    let _ = ACME;
 }
