@@ -13,7 +13,9 @@ pub(crate) use prepared::open_ad_hoc;
 
 use crate::context::Context;
 use crate::store::ItemOutcome;
-use crate::{Conflict, DeliveryId, Error, EventId, EventReceipt, EventType, Invalid, Secret, SubscriptionId, Timestamp};
+use crate::{
+    Conflict, DeliveryId, Error, EventId, EventReceipt, EventType, Invalid, Secret, SubscriptionId, Timestamp,
+};
 
 const MAX_KEY: usize = 255;
 const MAX_METADATA: usize = 16 * 1024;

@@ -12,7 +12,9 @@ use sqlx::SqlitePool;
 use tokio_util::sync::CancellationToken;
 use webhook_core::store::{EventFilter, PageRequest};
 use webhook_core::transport::RecordingTransport;
-use webhook_core::{Conflict, Emitted, Error, NewEvent, Options, Prepared, Role, SubscriptionDraft, TenantId, Webhooks};
+use webhook_core::{
+    Conflict, Emitted, Error, NewEvent, Options, Prepared, Role, SubscriptionDraft, TenantId, Webhooks,
+};
 use webhook_store_sqlite::SqliteStore;
 
 /// An engine on a file, with a transport that records, and the host's own connections to that file.
