@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::builder::WebhooksBuilder;
 use crate::context::Context;
@@ -102,6 +103,11 @@ impl Webhooks {
     /// The time now, by the engine's clock.
     pub fn now(&self) -> Timestamp {
         self.engine.context.now()
+    }
+
+    /// A fresh version 7 UUID by the engine's clock and entropy: for a request that came without an id of its own.
+    pub fn new_request_id(&self) -> Uuid {
+        self.engine.context.new_id()
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {

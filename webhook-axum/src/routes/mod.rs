@@ -1,0 +1,60 @@
+//! The routes and their handlers, by noun.
+
+pub(crate) mod batch;
+pub(crate) mod deliveries;
+#[cfg(feature = "openapi")]
+pub(crate) mod docs;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod ingest;
+pub(crate) mod secrets;
+pub(crate) mod stats;
+pub(crate) mod subscription_history;
+pub(crate) mod subscriptions;
+
+use axum::routing::{get, post};
+
+use crate::api::Routes;
+
+/// Subscriptions, events, deliveries and ingest.
+pub(crate) fn sending() -> Routes {
+    Routes::new()
+        .route("/subscriptions", get(subscriptions::list_subscriptions).post(subscriptions::create_subscription))
+        .route(
+            "/subscriptions/{id}",
+            get(subscriptions::get_subscription)
+                .put(subscriptions::replace_subscription)
+                .patch(subscriptions::update_subscription)
+                .delete(subscriptions::delete_subscription),
+        )
+        .route("/subscriptions/{id}/secret", get(secrets::get_secret))
+        .route("/subscriptions/{id}/secret/rotate", post(secrets::rotate_secret))
+        .route("/subscriptions/{id}/test", post(subscription_history::test_subscription))
+        .route("/subscriptions/{id}/recover", post(subscription_history::recover_subscription))
+        .route("/subscriptions/{id}/attempts", get(subscription_history::list_subscription_attempts))
+        .route("/subscriptions/{id}/deliveries", get(subscription_history::list_subscription_deliveries))
+        .route("/subscriptions/{id}/stats", get(stats::get_subscription_stats))
+        .route("/events", get(events::list_events).post(events::create_event))
+        .route("/events/batch", post(batch::create_events))
+        .route("/events/{id}", get(events::get_event))
+        .route("/events/{id}/status", get(events::get_event_status))
+        .route("/ingest/{id}", post(ingest::ingest))
+        .route("/deliveries", get(deliveries::list_deliveries))
+        .route("/deliveries/{id}", get(deliveries::get_delivery))
+        .route("/deliveries/{id}/retry", post(deliveries::retry_delivery))
+        .route("/deliveries/{id}/cancel", post(deliveries::cancel_delivery))
+        .route("/stats", get(stats::get_stats))
+        .route("/activity", get(stats::list_activity))
+}
+
+/// Health, metrics and the API's description.
+pub(crate) fn operating() -> Routes {
+    let routes = Routes::new()
+        .route("/health", get(health::get_health))
+        .route("/health/live", get(health::get_liveness))
+        .route("/health/ready", get(health::get_readiness))
+        .route("/metrics", get(health::get_metrics));
+    #[cfg(feature = "openapi")]
+    let routes = docs::routes(routes);
+    routes
+}

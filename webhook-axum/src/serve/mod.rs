@@ -1,0 +1,161 @@
+//! Serving a router over TCP, with the deadlines that keep slow callers from tying it up.
+//!
+//! `axum::serve` has no deadline for the head of a request, and none for its body.
+
+mod body_deadline;
+mod first_request;
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+pub use body_deadline::BodyDeadline;
+use body_deadline::DeadlineBody;
+use first_request::FirstRequest;
+
+/// After an accept that failed, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Deadlines and limits of [`serve`], each with its default.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServeOptions {
+    /// How long the head of a request may take, counted from the connection or the request before: 10 s.
+    pub header_timeout: Duration,
+    /// How long the body of a request may take: 30 s.
+    pub body_timeout: Duration,
+    /// How long requests may take to end at shutdown: 20 s.
+    pub grace: Duration,
+    /// Connections at once; further ones wait in the backlog: 10,000.
+    pub max_connections: usize,
+    /// HTTP/2 requests at once on one connection: 250.
+    pub max_streams: u32,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            grace: Duration::from_secs(20),
+            max_connections: 10_000,
+            max_streams: 250,
+        }
+    }
+}
+
+/// Serves `router` on `listener`, HTTP/1 and HTTP/2 without TLS, until `shutdown` is cancelled and what is under way
+/// has ended or its grace is over.
+///
+/// Requests carry the caller's address as [`ConnectInfo`]`<SocketAddr>`.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, options: ServeOptions) {
+    let slots = Arc::new(Semaphore::new(options.max_connections));
+    let connections = TaskTracker::new();
+    let abort = CancellationToken::new();
+    let serving = Serving { router, http: http(&options), options, shutdown, abort };
+    while let Some((stream, peer, slot)) = serving.accept(&listener, &slots).await {
+        let serving = serving.clone();
+        connections.spawn(async move {
+            serving.connection(stream, peer).await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(serving.options.grace, connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "the grace is over: connections are cut off");
+        serving.abort.cancel();
+        connections.wait().await;
+    }
+}
+
+fn http(options: &ServeOptions) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_streams)
+        .keep_alive_interval(options.body_timeout)
+        .keep_alive_timeout(options.header_timeout);
+    builder
+}
+
+#[derive(Clone)]
+struct Serving {
+    router: Router,
+    http: Builder<TokioExecutor>,
+    options: ServeOptions,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Serving {
+    /// The next connection; none at shutdown.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        slots: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let next = async {
+            let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => return Some((stream, peer, slot)),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => None,
+            next = next => next,
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let (io, arrived) = FirstRequest::new(stream, self.options.header_timeout);
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            arrived.mark();
+            let mut request = request.map(|body| Body::new(DeadlineBody::new(body, self.options.body_timeout)));
+            request.extensions_mut().insert(ConnectInfo(peer));
+            self.router.clone().oneshot(request)
+        });
+        let mut connection = pin!(self.http.serve_connection_with_upgrades(TokioIo::new(io), service));
+        let result = tokio::select! {
+            biased;
+            result = connection.as_mut() => result,
+            () = self.shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    result = connection => result,
+                    () = self.abort.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%peer, error, "a connection ended badly");
+        }
+    }
+}
