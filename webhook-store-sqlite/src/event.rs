@@ -70,7 +70,7 @@ pub(crate) async fn accept(
 }
 
 /// Accepts one unit inside the host's transaction.
-pub(crate) async fn emit(
+pub(crate) async fn accept_in(
     conn: &mut SqliteConnection,
     now: Timestamp,
     unit: &AcceptUnit,

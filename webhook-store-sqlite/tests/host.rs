@@ -25,14 +25,14 @@ async fn an_event_is_accepted_when_the_hosts_transaction_commits_and_not_otherwi
     };
 
     let mut transaction = host.begin_with("BEGIN IMMEDIATE").await.expect("it begins");
-    let outcome = SqliteStore::emit_in(&mut transaction, at(0), &unit(subscription, generation, 2)).await;
+    let outcome = SqliteStore::accept_in(&mut transaction, at(0), &unit(subscription, generation, 2)).await;
     assert!(matches!(outcome, Ok(AcceptOutcome::Done(_))), "{outcome:?}");
     assert!(!stored(2).await);
     transaction.rollback().await.expect("it rolls back");
     assert!(!stored(2).await);
 
     let mut transaction = host.begin_with("BEGIN IMMEDIATE").await.expect("it begins");
-    let outcome = SqliteStore::emit_in(&mut transaction, at(0), &unit(subscription, generation, 3)).await;
+    let outcome = SqliteStore::accept_in(&mut transaction, at(0), &unit(subscription, generation, 3)).await;
     assert!(matches!(outcome, Ok(AcceptOutcome::Done(_))), "{outcome:?}");
     transaction.commit().await.expect("it commits");
     assert!(stored(3).await);
@@ -46,13 +46,13 @@ async fn a_stale_unit_can_be_matched_again_inside_the_transaction() {
     let (first, generation) = subscribe(&store, 1).await;
     let (second, current) = subscribe(&store, 2).await;
     let mut transaction = scene.host().await.begin_with("BEGIN IMMEDIATE").await.expect("it begins");
-    let outcome = SqliteStore::emit_in(&mut transaction, at(0), &unit(first, generation, 3)).await.expect("it works");
+    let outcome = SqliteStore::accept_in(&mut transaction, at(0), &unit(first, generation, 3)).await.expect("it works");
     assert_eq!(outcome, AcceptOutcome::Stale);
     let changes = SqliteStore::changes_in(&mut transaction, &TenantId::default(), generation, 100).await;
     let changes = changes.expect("it works");
     assert_eq!((changes.generation, changes.complete), (current, true));
     assert_eq!(changes.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [second]);
-    let outcome = SqliteStore::emit_in(&mut transaction, at(0), &unit(second, changes.generation, 3)).await;
+    let outcome = SqliteStore::accept_in(&mut transaction, at(0), &unit(second, changes.generation, 3)).await;
     assert!(matches!(outcome, Ok(AcceptOutcome::Done(_))), "{outcome:?}");
 }
 
@@ -63,7 +63,7 @@ async fn a_transaction_begun_without_the_write_lock_waits_for_it_before_it_reads
     let (subscription, generation) = subscribe(&store, 1).await;
     let mut transaction = scene.host().await.begin().await.expect("it begins");
     accept(&store, unit(subscription, generation, 2)).await;
-    let outcome = SqliteStore::emit_in(&mut transaction, at(0), &unit(subscription, generation, 3)).await;
+    let outcome = SqliteStore::accept_in(&mut transaction, at(0), &unit(subscription, generation, 3)).await;
     assert!(matches!(outcome, Ok(AcceptOutcome::Done(_))), "{outcome:?}");
     transaction.commit().await.expect("it commits");
 }
@@ -125,7 +125,7 @@ async fn transact(
     let mut transaction = host.begin_with("BEGIN IMMEDIATE").await.expect("not busy");
     let insert = sqlx::query("INSERT INTO invoice (id) VALUES (?1)").bind(number as i64);
     insert.execute(&mut *transaction).await.expect("it inserts");
-    let outcome = SqliteStore::emit_in(&mut transaction, at(0), &unit(subscription, generation, number)).await;
+    let outcome = SqliteStore::accept_in(&mut transaction, at(0), &unit(subscription, generation, number)).await;
     assert!(matches!(outcome, Ok(AcceptOutcome::Done(_))), "{outcome:?}");
     transaction.commit().await.expect("it commits");
 }
