@@ -117,7 +117,7 @@ async fn insert_deliveries(conn: &mut SqliteConnection, items: &[&AcceptItem]) -
         let event = &item.event;
         for delivery in &item.deliveries {
             let sealed = match &delivery.target {
-                Target::AdHoc { sealed, .. } => Some(bulk::hex_bytes(sealed.as_bytes())),
+                Target::AdHoc { sealed, .. } => Some(hex::encode(sealed.as_bytes())),
                 _ => None,
             };
             deliveries.push((
