@@ -1,6 +1,7 @@
 //! The engine end to end: memory store, real sockets.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod delivery;
+mod lease;
 mod receiver;

@@ -1,0 +1,130 @@
+//! Leases, and nodes that share a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use webhook_core::transport::RecordingTransport;
+use webhook_core::{
+    AddressGuard, DeliveryState, MemoryStore, NewEvent, Options, OutboundResponse, RetrySchedule, Role, Store,
+    SubscriptionDraft, TenantId, Webhooks,
+};
+
+/// A node: an engine of its own on a store that it shares.
+struct Node {
+    webhooks: Webhooks,
+    transport: RecordingTransport,
+    shutdown: CancellationToken,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Node {
+    fn new(store: &Arc<MemoryStore>, status: u16) -> Self {
+        let mut options = Options::default();
+        options.timeout = Duration::from_millis(50);
+        options.max_timeout = Duration::from_millis(100);
+        options.lease_margin = Duration::from_millis(100);
+        options.poll_interval = Duration::from_millis(20);
+        let transport =
+            RecordingTransport::new().answering(move |_| Ok(OutboundResponse::new(status.try_into().unwrap())));
+        let webhooks = Webhooks::builder(Arc::clone(store) as Arc<dyn Store>)
+            .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+            .retry(Arc::new(RetrySchedule::new([Duration::from_millis(10)]).unwrap()))
+            .transport(Arc::new(transport.clone()))
+            .options(options)
+            .build()
+            .unwrap();
+        Self { webhooks, transport, shutdown: CancellationToken::new(), running: None }
+    }
+
+    fn run(&mut self) {
+        let (webhooks, shutdown) = (self.webhooks.clone(), self.shutdown.clone());
+        self.running = Some(tokio::spawn(async move { webhooks.run(Role::Worker, shutdown).await }));
+    }
+
+    async fn stop(&mut self) {
+        self.shutdown.cancel();
+        self.running.take().unwrap().await.unwrap();
+    }
+
+    /// Waits for the first attempt.
+    async fn attempted(&self) {
+        let deadline = Duration::from_secs(20);
+        tokio::time::timeout(deadline, self.transport.wait_for(1)).await.expect("an attempt");
+    }
+
+    async fn emit(&self) -> webhook_core::Emitted {
+        let event = NewEvent::new("a.b".parse().unwrap(), "{}");
+        self.webhooks.emit(&TenantId::default(), event).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_comes_after_its_lease_was_lost_changes_nothing() {
+    let store = Arc::new(MemoryStore::new());
+    let tenant = TenantId::default();
+    let (mut paused, mut other) = (Node::new(&store, 500), Node::new(&store, 200));
+    paused.webhooks.subscribe(&tenant, SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
+    paused.transport.hang();
+    paused.run();
+    let delivery = paused.emit().await.delivery.unwrap();
+    paused.attempted().await;
+    // From here on it claims no more, like a process that is stopped.
+    paused.shutdown.cancel();
+
+    other.run();
+    other.attempted().await;
+    other.stop().await;
+    let before = other.webhooks.delivery(&tenant, delivery).await.unwrap().delivery;
+    assert_eq!((before.state, before.attempts, before.lost_leases), (DeliveryState::Delivered, 1, 1));
+
+    paused.transport.resume();
+    paused.stop().await;
+    assert_eq!(other.webhooks.delivery(&tenant, delivery).await.unwrap().delivery, before);
+    assert_eq!(other.webhooks.attempts_of(&tenant, delivery).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_goes_to_the_subscriptions_of_its_commit_whatever_node_changed_them() {
+    let store = Arc::new(MemoryStore::new());
+    let tenant = TenantId::default();
+    let (one, other) = (Node::new(&store, 200), Node::new(&store, 200));
+    assert_eq!(one.emit().await.deliveries, 0, "now it knows that there are none");
+    let draft = SubscriptionDraft::new("http://127.0.0.1:9/");
+    let added = other.webhooks.subscribe(&tenant, draft.clone()).await.unwrap();
+    assert_eq!(one.emit().await.deliveries, 1, "added by another node");
+    let mut disabled = draft;
+    disabled.enabled = false;
+    let id = added.subscription.id;
+    other.webhooks.replace_subscription(&tenant, id, disabled, None).await.unwrap();
+    assert_eq!(one.emit().await.deliveries, 0, "disabled by another node");
+}
+
+#[tokio::test]
+async fn attempts_that_outlast_the_grace_are_given_up_and_their_leases_released() {
+    let store = Arc::new(MemoryStore::new());
+    let tenant = TenantId::default();
+    let mut node = Node::new(&store, 200);
+    let mut options = node.webhooks.options().clone();
+    options.grace = Duration::from_millis(50);
+    options.max_timeout = Duration::from_secs(30);
+    let transport = node.transport.clone();
+    node.webhooks = Webhooks::builder(Arc::clone(&store) as Arc<dyn Store>)
+        .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+        .transport(Arc::new(transport))
+        .options(options)
+        .build()
+        .unwrap();
+    node.webhooks.subscribe(&tenant, SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
+    node.transport.hang();
+    node.run();
+    let delivery = node.emit().await.delivery.unwrap();
+    node.attempted().await;
+    node.stop().await;
+    let left = node.webhooks.delivery(&tenant, delivery).await.unwrap();
+    assert!(!left.in_flight, "the lease is not left to run out");
+    assert_eq!(
+        (left.delivery.state, left.delivery.attempts, left.delivery.lost_leases),
+        (DeliveryState::Pending, 0, 0)
+    );
+}
