@@ -167,7 +167,7 @@ mod tests {
             ("postgresql://user:canary@host/db", "not in this build yet"),
             ("postgresql+asyncpg://user:canary@host/db", "not in this build yet"),
             ("mysql://user:canary@host/db", "sqlite://"),
-            ("sqlite::memory:", "sqlite"),
+            ("sqlite::memory:", "SQLite"),
         ] {
             let error = Database::parse(url, 30).expect_err(url).to_string();
             assert!(error.contains(expected) && !error.contains("canary"), "{url}: {error}");
