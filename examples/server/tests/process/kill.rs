@@ -57,9 +57,10 @@ async fn survive(fan_out: usize, seed: u64) {
         until("events are acknowledged", async || (senders.acknowledged() >= enough).then_some(())).await;
         sleep(Duration::from_micros(chance.random_range(0..8000))).await;
         unacknowledged += senders.in_flight();
+        let killed = Instant::now();
         server.kill().await;
-        kills.push(Instant::now());
         server = launch().await;
+        kills.push((killed, Instant::now()));
         senders.turn_to(server.addr());
     }
     let (events, _) = senders.finish().await;
@@ -93,7 +94,8 @@ async fn survive(fan_out: usize, seed: u64) {
     for times in successes.values() {
         for pair in times.windows(2) {
             // The outcome of the first did not get into the database, which only a kill explains.
-            assert!(kills.iter().any(|kill| pair[0] <= *kill && *kill <= pair[1]), "a duplicate without a kill");
+            let kill = kills.iter().any(|(killed, back)| pair[0] <= *back && *killed <= pair[1]);
+            assert!(kill, "a duplicate without a kill");
         }
     }
     assert!(duplicates <= in_flight, "{duplicates} duplicates");

@@ -126,13 +126,13 @@ async fn migrations_are_told_and_applied() {
 
     let status = run(&["migrate", "--status"]).await;
     assert_eq!(status.status.code(), Some(1), "{status:?}");
-    for _ in 0..2 {
+    for made in [false, true] {
         let refused = run(&["serve", "--no-migrate", "--listen=127.0.0.1:0"]).await;
         assert_eq!(refused.status.code(), Some(1));
         assert!(stderr(&refused).contains("webhook-server migrate"), "{refused:?}");
-        assert!(!directory.path().join("webhook.db").metadata().is_ok_and(|file| file.len() > 0));
-        // The second time there is a file, without anything in it.
-        std::fs::File::create(directory.path().join("webhook.db")).unwrap();
+        let file = directory.path().join("webhook.db");
+        assert_eq!(file.exists(), made, "nothing creates it but this test");
+        std::fs::File::options().create(true).append(true).open(file).unwrap();
     }
     let status = run(&["migrate", "--status"]).await;
     assert!(status.status.code() == Some(1) && told(&status).contains("pending"), "{status:?}");
@@ -141,4 +141,26 @@ async fn migrations_are_told_and_applied() {
     let status = run(&["migrate", "--status"]).await;
     assert!(status.status.success() && told(&status).contains("applied"), "{status:?}");
     Server::start(directory.path(), &["--no-migrate"]).await.stop().await;
+}
+
+#[tokio::test]
+async fn figures_of_an_engine_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = program();
+    command.args([
+        "--database-url=memory:",
+        "--listen=127.0.0.1:0",
+        "--log-format=json",
+        "--api-key=key=acme:read,write",
+    ]);
+    let server = Server::spawn(command.current_dir(directory.path())).await;
+    let mut client = server.client().with_header("authorization", "Bearer key");
+    let event = serde_json::json!({"event_type": "test.sent", "payload": {}});
+    client.post("/events", &event).await.unwrap().expect(202);
+    let figures = client.get("/metrics").await.unwrap();
+    let text = String::from_utf8(figures.body).unwrap();
+    assert!(text.contains("webhook_events_accepted_total 1") && text.contains("_seconds_bucket"), "{text}");
+    assert_eq!(server.client().get("/metrics").await.unwrap().status, 401);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    server.stop().await;
 }
