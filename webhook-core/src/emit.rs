@@ -12,7 +12,10 @@ pub use prepared::Prepared;
 pub(crate) use prepared::open_ad_hoc;
 
 use crate::context::Context;
-use crate::{DeliveryId, Error, EventId, EventReceipt, EventType, Invalid, Secret, SubscriptionId, Timestamp};
+use crate::store::ItemOutcome;
+use crate::{
+    Conflict, DeliveryId, Error, EventId, EventReceipt, EventType, Invalid, Secret, SubscriptionId, Timestamp,
+};
 
 const MAX_KEY: usize = 255;
 const MAX_METADATA: usize = 16 * 1024;
@@ -133,7 +136,7 @@ pub struct Emitted {
 }
 
 impl Emitted {
-    pub(crate) fn new(receipt: EventReceipt, duplicate: bool) -> Self {
+    fn new(receipt: EventReceipt, duplicate: bool) -> Self {
         Self {
             id: receipt.id,
             event_type: receipt.event_type,
@@ -141,6 +144,22 @@ impl Emitted {
             deliveries: receipt.deliveries,
             delivery: receipt.delivery,
             duplicate,
+        }
+    }
+}
+
+/// What a store says of one event, as its caller wants to know it.
+impl TryFrom<ItemOutcome> for Emitted {
+    type Error = Error;
+
+    /// # Errors
+    ///
+    /// [`Conflict::KeyReused`] when the event's key was used before with another body.
+    fn try_from(outcome: ItemOutcome) -> Result<Self, Error> {
+        match outcome {
+            ItemOutcome::Created(receipt) => Ok(Self::new(receipt, false)),
+            ItemOutcome::Duplicate(receipt) => Ok(Self::new(receipt, true)),
+            ItemOutcome::Conflict => Err(Conflict::KeyReused.into()),
         }
     }
 }

@@ -45,7 +45,10 @@ impl TenantIndex {
     /// Brings the index to the generation of `changes`; changes that it has already are harmless.
     pub(crate) fn apply(&self, changes: &SubscriptionChanges) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        for entry in &changes.entries {
+        // Changes may come from a host's transaction beside a refresh. What was read first may come last: everything up
+        // to the index's generation is known, and an older state of a subscription must not replace a newer one.
+        let known = state.generation;
+        for entry in changes.entries.iter().filter(|entry| entry.version > known) {
             if entry.patterns.is_empty() {
                 state.matching.remove(entry.id);
                 state.versions.remove(&entry.id);
@@ -142,5 +145,30 @@ impl Indexes {
 
     fn tenants(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Arc<TenantIndex>>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::IndexEntry;
+
+    #[test]
+    fn changes_that_were_read_first_and_come_last_are_not_believed() {
+        let index = TenantIndex::default();
+        let id = SubscriptionId::from_uuid(Uuid::from_u128(1));
+        let changes = |generation, pattern: &str| {
+            let version = Generation::new(generation);
+            let entry = IndexEntry { id, version, patterns: vec![pattern.parse().unwrap()] };
+            SubscriptionChanges { entries: vec![entry], generation: version, complete: true }
+        };
+        index.apply(&changes(2, "new"));
+        index.apply(&changes(1, "old"));
+        let matched = |event_type: &str| index.matches(Some(&event_type.parse().unwrap()), 10).unwrap();
+        assert_eq!(matched("new").subscriptions, [(id, Generation::new(2))]);
+        assert!(matched("old").subscriptions.is_empty());
+        assert_eq!(index.generation(), Generation::new(2));
     }
 }

@@ -13,11 +13,12 @@ use crate::error::Fault;
 /// A query of this driver.
 pub(crate) type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
 
-/// More rows in one statement make it no faster.
-const LARGEST: usize = 64;
+/// The numbers of rows there are statements for: so few that all of them stay prepared. More rows in one statement make
+/// it no faster.
+const SIZES: [usize; 4] = [1, 4, 16, 64];
 
-/// Inserts `items` by `INSERT … VALUES (…), (…)`, in statements of 64, 32, 16, … rows: so few different ones that all
-/// of them stay prepared.
+/// Inserts `items`, whose first column is never null, by one statement for up to 64 of them. What a statement has room
+/// for beyond that stays unbound, which is null, and is left out.
 pub(crate) async fn insert<T>(
     conn: &mut SqliteConnection,
     insert: &str,
@@ -26,24 +27,22 @@ pub(crate) async fn insert<T>(
     items: &[T],
     bind: impl Fn(SqliteQuery, &T) -> Result<SqliteQuery, Fault>,
 ) -> Result<(), Fault> {
-    let mut rest = items;
-    while !rest.is_empty() {
-        let size = (1 << rest.len().ilog2()).min(LARGEST);
-        let (chunk, tail) = rest.split_at(size);
+    let [.., largest] = SIZES;
+    for chunk in items.chunks(largest) {
+        let size = SIZES.into_iter().find(|size| *size >= chunk.len()).unwrap_or(largest);
         let mut query = sqlx::query(AssertSqlSafe(statement(insert, columns, conflict, size)));
         for item in chunk {
             query = bind(query, item)?;
         }
         query.execute(&mut *conn).await?;
-        rest = tail;
     }
     Ok(())
 }
 
 fn statement(insert: &str, columns: usize, conflict: &str, rows: usize) -> String {
-    let mut sql = String::with_capacity(insert.len() + conflict.len() + rows * (2 * columns + 2) + 16);
+    let mut sql = String::with_capacity(insert.len() + conflict.len() + rows * (2 * columns + 2) + 64);
     // Writing to a string cannot fail.
-    let _ = write!(sql, "{insert} VALUES ");
+    let _ = write!(sql, "{insert} SELECT * FROM (VALUES ");
     for row in 0..rows {
         sql.push_str(if row == 0 { "(" } else { ",(" });
         for column in 0..columns {
@@ -51,7 +50,7 @@ fn statement(insert: &str, columns: usize, conflict: &str, rows: usize) -> Strin
         }
         sql.push(')');
     }
-    let _ = write!(sql, " {conflict}");
+    let _ = write!(sql, ") WHERE column1 IS NOT NULL {conflict}");
     sql
 }
 
@@ -68,12 +67,4 @@ pub(crate) fn hex(id: Uuid) -> String {
 /// UUIDs as `unhex()` takes them, from `json_each(?)`.
 pub(crate) fn hex_list(ids: impl IntoIterator<Item = Uuid>) -> Result<String, Fault> {
     json(&ids.into_iter().map(hex).collect::<Vec<_>>())
-}
-
-/// Opaque bytes as `unhex()` takes them.
-pub(crate) fn hex_bytes(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use sqlx::{Row, SqliteConnection};
+use serde::Deserialize;
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 use webhook_core::store::{ClaimRequest, Claimed, Lease, LeaseToken, Room};
 use webhook_core::{
-    DeliveryId, DeliveryState, EventId, Generation, Reason, Sealed, SubscriptionId, Target, TargetId, Timestamp,
+    DeliveryId, DeliveryState, EventId, Generation, Reason, Sealed, SubscriptionId, Target, TargetId, TenantId,
+    Timestamp,
 };
 
 use crate::error::Fault;
@@ -49,21 +51,21 @@ macro_rules! takes_deliveries {
     };
 }
 
-/// The due ones of the deliveries that `$ids` yields, oldest due first.
+/// The due ones of the deliveries that `$ids` yields, as a JSON array of [`Found`]: one row costs the driver as much as
+/// the deliveries it holds.
 macro_rules! candidates {
     ($ids:literal) => {
         concat!(
-            "SELECT d.id, d.tenant, d.event_id, d.target_id, d.subscription_id, d.target, d.next_at, d.leased,
-               d.attempts, d.lost, d.reopened_state, d.reopened_reason, d.payload_bytes,
-               coalesce(s.version, 0) AS version, s.paused_until IS NOT NULL AS paused,
-               d.subscription_id IS NULL OR ",
+            "SELECT json_group_array(json_array(
+               hex(d.id), d.tenant, hex(d.event_id), hex(d.target_id), d.subscription_id IS NOT NULL, hex(d.target),
+               d.next_at, d.leased, d.attempts, d.lost, d.reopened_state, d.reopened_reason, d.payload_bytes,
+               coalesce(s.version, 0), s.paused_until IS NOT NULL, d.subscription_id IS NULL OR ",
             takes_deliveries!(),
-            " AS fit FROM (",
+            ")) FROM (",
             $ids,
             ") AS c CROSS JOIN webhook_delivery AS d ON d.id = c.id
              LEFT JOIN webhook_subscription AS s ON s.id = d.subscription_id
-             WHERE d.state = 0 AND d.next_at <= ?1
-             ORDER BY d.next_at, d.id"
+             WHERE d.state = 0 AND d.next_at <= ?1"
         )
     };
 }
@@ -92,13 +94,36 @@ const WALK_ON: &str = concat!(
        FROM walk WHERE walk.target_id IS NOT NULL
        LIMIT ?3
      )
-     SELECT walk.target_id, s.id IS NULL OR ",
+     SELECT json_group_array(json_array(
+       hex(walk.target_id),
+       (s.id IS NULL OR ",
     takes_deliveries!(),
-    " AS fit,
-       coalesce((SELECT x.next_at FROM webhook_delivery AS x INDEXED BY webhook_delivery_target
-        WHERE x.state = 0 AND x.target_id = walk.target_id ORDER BY x.next_at LIMIT 1) <= ?1, 0) AS due
-     FROM walk LEFT JOIN webhook_subscription AS s ON s.id = walk.target_id"
+    ") AND (SELECT x.next_at FROM webhook_delivery AS x INDEXED BY webhook_delivery_target
+               WHERE x.state = 0 AND x.target_id = walk.target_id ORDER BY x.next_at LIMIT 1) <= ?1))
+     FROM walk LEFT JOIN webhook_subscription AS s ON s.id = walk.target_id
+     WHERE walk.target_id IS NOT NULL"
 );
+
+/// A row of `candidates!`, in its order.
+#[derive(Deserialize)]
+struct Found {
+    id: DeliveryId,
+    tenant: TenantId,
+    event: EventId,
+    target: TargetId,
+    to_subscription: u8,
+    sealed: String,
+    due: i64,
+    leased: u8,
+    attempts: u32,
+    lost: u32,
+    reopened_state: Option<i64>,
+    reopened_reason: Option<i64>,
+    payload_bytes: u32,
+    version: Generation,
+    paused: u8,
+    fit: u8,
+}
 
 /// A due delivery.
 #[derive(Clone)]
@@ -119,8 +144,8 @@ struct Walk {
 
 pub(crate) async fn claim(conn: &mut SqliteConnection, ask: &Ask) -> Result<Claimed, Fault> {
     let look = i64::from(ask.limit) + LOOK_FURTHER;
-    let query = sqlx::query(OLDEST).bind(ask.now.as_millis()).bind(look);
-    let oldest = candidates(ask, query.fetch_all(&mut *conn).await?.as_slice())?;
+    let query = sqlx::query_scalar(OLDEST).bind(ask.now.as_millis()).bind(look);
+    let oldest = candidates(ask, query.fetch_one(&mut *conn).await?)?;
     let walk = if (oldest.len() as i64) < look { within(ask, &oldest) } else { walk(conn, ask).await? };
     let mut choice = Choice::new(ask);
     let cursor = choice.take_walk(&walk);
@@ -131,8 +156,8 @@ pub(crate) async fn claim(conn: &mut SqliteConnection, ask: &Ask) -> Result<Clai
 
 pub(crate) async fn claim_ids(conn: &mut SqliteConnection, ask: &Ask, ids: &[DeliveryId]) -> Result<Claimed, Fault> {
     let ids = bulk::hex_list(ids.iter().map(|id| id.as_uuid()))?;
-    let query = sqlx::query(NAMED).bind(ask.now.as_millis()).bind(ids);
-    let named = candidates(ask, query.fetch_all(&mut *conn).await?.as_slice())?;
+    let query = sqlx::query_scalar(NAMED).bind(ask.now.as_millis()).bind(ids);
+    let named = candidates(ask, query.fetch_one(&mut *conn).await?)?;
     let mut choice = Choice::new(ask);
     named.iter().for_each(|candidate| choice.offer(candidate));
     choice.lease(conn, None).await
@@ -152,30 +177,27 @@ fn within(ask: &Ask, all: &[Candidate]) -> Walk {
 
 async fn walk(conn: &mut SqliteConnection, ask: &Ask) -> Result<Walk, Fault> {
     let after = ask.cursor.map_or(Vec::new(), |cursor| cursor.as_uuid().as_bytes().to_vec());
-    let visited = sqlx::query(WALK_ON).bind(ask.now.as_millis()).bind(after).bind(WALK).fetch_all(&mut *conn).await?;
-    let (mut stopped, mut due) = (None, Vec::new());
-    for row in &visited {
-        // After the last target comes one row without any.
-        let Some(target) = rows::id_opt(row, "target_id")?.map(TargetId::from_uuid) else {
-            stopped = None;
-            break;
-        };
-        if row.try_get("fit")? && row.try_get("due")? && ask.room.get(target) > 0 {
-            due.push(target);
-        }
-        stopped = Some(target);
-        if due.len() >= ask.limit as usize {
-            break;
-        }
+    let visited: String =
+        sqlx::query_scalar(WALK_ON).bind(ask.now.as_millis()).bind(after).bind(WALK).fetch_one(&mut *conn).await?;
+    let mut visited: Vec<(TargetId, u8)> = serde_json::from_str(&visited)?;
+    visited.sort_unstable();
+    let mut stopped = visited.last().map(|(target, _)| *target).filter(|_| visited.len() as i64 >= WALK);
+    let due = |(target, due): (TargetId, u8)| (due != 0 && ask.room.get(target) > 0).then_some(target);
+    let mut due: Vec<_> = visited.into_iter().filter_map(due).collect();
+    if due.len() > ask.limit as usize {
+        due.truncate(ask.limit as usize);
+        stopped = due.last().copied();
     }
     let each = (ask.limit as usize / due.len().max(1)).max(1);
-    let query = sqlx::query(OLDEST_OF_TARGETS)
-        .bind(ask.now.as_millis())
-        .bind(bulk::hex_list(due.iter().map(|target| target.as_uuid()))?)
-        .bind(i64::try_from(each).unwrap_or(i64::MAX));
     let mut targets: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
     if !due.is_empty() {
-        for candidate in candidates(ask, query.fetch_all(conn).await?.as_slice())? {
+        let found = sqlx::query_scalar(OLDEST_OF_TARGETS)
+            .bind(ask.now.as_millis())
+            .bind(bulk::hex_list(due.iter().map(|target| target.as_uuid()))?)
+            .bind(i64::try_from(each).unwrap_or(i64::MAX))
+            .fetch_one(conn)
+            .await?;
+        for candidate in candidates(ask, found)? {
             targets.entry(candidate.lease.target.id()).or_default().push(candidate);
         }
     }
@@ -278,37 +300,35 @@ fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-fn candidates(ask: &Ask, found: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<Candidate>, Fault> {
-    rows::all(found, |row| {
-        let target = match rows::id_opt(row, "subscription_id")? {
-            Some(id) => Target::Subscription(SubscriptionId::from_uuid(id)),
-            None => Target::AdHoc {
-                key: TargetId::from_uuid(rows::id(row, "target_id")?),
-                sealed: Sealed::from_bytes(row.try_get::<Option<Vec<u8>>, _>("target")?.unwrap_or_default()),
-            },
-        };
-        let mut lease = Lease::new(
-            DeliveryId::from_uuid(rows::id(row, "id")?),
-            rows::tenant(row)?,
-            EventId::from_uuid(rows::id(row, "event_id")?),
-            target,
-            ask.token,
-            ask.lease_until,
-        );
-        lease.version = Generation::new(row.try_get("version")?);
-        lease.attempts = rows::count(row, "attempts")?;
-        lease.reopened = match row.try_get::<Option<i64>, _>("reopened_state")? {
-            Some(state) => Some((rows::state(state)?, rows::reason(row.try_get("reopened_reason")?)?)),
-            None => None,
-        };
-        lease.payload_bytes = rows::count(row, "payload_bytes")?;
-        lease.paused = row.try_get("paused")?;
-        Ok(Candidate {
-            lease,
-            due: rows::time(row, "next_at")?,
-            leased: row.try_get("leased")?,
-            lost: rows::count(row, "lost")?,
-            fit: row.try_get("fit")?,
-        })
+/// What `candidates!` gave, oldest due first.
+fn candidates(ask: &Ask, found: String) -> Result<Vec<Candidate>, Fault> {
+    let found: Vec<Found> = serde_json::from_str(&found)?;
+    let mut candidates = found.into_iter().map(|found| candidate(ask, found)).collect::<Result<Vec<_>, _>>()?;
+    candidates.sort_by_key(|candidate| (candidate.due, candidate.lease.delivery));
+    Ok(candidates)
+}
+
+fn candidate(ask: &Ask, found: Found) -> Result<Candidate, Fault> {
+    let target = if found.to_subscription != 0 {
+        Target::Subscription(SubscriptionId::from_uuid(found.target.as_uuid()))
+    } else {
+        let sealed = hex::decode(&found.sealed).map_err(|error| Fault::corrupt(error.to_string()))?;
+        Target::AdHoc { key: found.target, sealed: Sealed::from_bytes(sealed) }
+    };
+    let mut lease = Lease::new(found.id, found.tenant, found.event, target, ask.token, ask.lease_until);
+    lease.version = found.version;
+    lease.attempts = found.attempts;
+    lease.reopened = match found.reopened_state {
+        Some(state) => Some((rows::state(state)?, rows::reason(found.reopened_reason)?)),
+        None => None,
+    };
+    lease.payload_bytes = found.payload_bytes;
+    lease.paused = found.paused != 0;
+    Ok(Candidate {
+        lease,
+        due: Timestamp::from_millis(found.due),
+        leased: found.leased != 0,
+        lost: found.lost,
+        fit: found.fit != 0,
     })
 }

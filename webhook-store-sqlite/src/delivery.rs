@@ -1,18 +1,17 @@
 //! Recording what came of leases.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
-use sqlx::{Row, SqliteConnection};
-use webhook_core::store::{
-    ClaimRequest, Claimed, DeliveryStore, LeaseToken, NextStep, Outcome, Recorded, Release, TargetEffect,
-};
+use serde::Deserialize;
+use sqlx::SqliteConnection;
+use webhook_core::store::{ClaimRequest, Claimed, DeliveryStore, NextStep, Outcome, Recorded, Release, TargetEffect};
 use webhook_core::{Attempt, DeliveryId, Reason, StoreError, SubscriptionId, TenantId, Timestamp};
 
 use crate::claim::{self, Ask};
 use crate::error::Fault;
 use crate::store::SqliteStore;
-use crate::{bulk, rows, subscription};
+use crate::{bulk, subscription};
 
 #[async_trait]
 impl DeliveryStore for SqliteStore {
@@ -37,43 +36,62 @@ impl DeliveryStore for SqliteStore {
 }
 
 async fn record(conn: &mut SqliteConnection, now: Timestamp, outcomes: &[Outcome]) -> Result<Vec<Recorded>, Fault> {
-    let current = update_deliveries(conn, now, outcomes).await?;
-    // Only one token can be the current one, and the first outcome with it used it up.
-    let mut used = HashSet::with_capacity(outcomes.len());
+    let mut held = held_leases(conn, outcomes).await?;
     let mut done = Vec::with_capacity(outcomes.len());
     let mut recorded = Vec::with_capacity(outcomes.len());
     for outcome in outcomes {
-        let held =
-            current.get(&outcome.delivery).filter(|held| held.token == outcome.token && held.tenant == outcome.tenant);
-        match held {
-            Some(held) if used.insert(outcome.delivery) => {
+        let lease = held.remove(&outcome.delivery);
+        match lease {
+            Some(lease) if lease.token == outcome.token.get() && lease.tenant == outcome.tenant => {
+                done.push((outcome, lease.subscription));
                 recorded.push(Recorded::Done);
-                done.push((outcome, held.subscription));
             }
-            _ => recorded.push(Recorded::Fenced),
+            fenced => {
+                held.extend(fenced.map(|lease| (outcome.delivery, lease)));
+                recorded.push(Recorded::Fenced);
+            }
         }
     }
-    let attempts: Vec<_> = done.iter().filter_map(|(outcome, _)| outcome.attempt.as_ref()).collect();
-    insert_attempts(conn, &attempts).await?;
-    apply_effects(conn, now, &done).await?;
+    if !done.is_empty() {
+        update_deliveries(conn, now, done.iter().map(|(outcome, _)| *outcome)).await?;
+        let attempts: Vec<_> = done.iter().filter_map(|(outcome, _)| outcome.attempt.as_ref()).collect();
+        insert_attempts(conn, &attempts).await?;
+        apply_effects(conn, now, &done).await?;
+    }
     Ok(recorded)
 }
 
-/// A delivery whose lease was the current one.
-struct Current {
+/// The current lease of a delivery.
+#[derive(Deserialize)]
+struct Held {
+    delivery: DeliveryId,
     tenant: TenantId,
-    token: LeaseToken,
+    token: i64,
     subscription: Option<SubscriptionId>,
+}
+
+/// The current leases of the outcomes' deliveries, where there are any.
+async fn held_leases(conn: &mut SqliteConnection, outcomes: &[Outcome]) -> Result<HashMap<DeliveryId, Held>, Fault> {
+    // One row costs the driver as much as the leases it holds.
+    let held: String = sqlx::query_scalar(
+        "SELECT json_group_array(json_array(
+           hex(id), tenant, token, CASE WHEN subscription_id IS NOT NULL THEN hex(subscription_id) END))
+         FROM webhook_delivery
+         WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND state = 0 AND leased = 1",
+    )
+    .bind(bulk::hex_list(outcomes.iter().map(|outcome| outcome.delivery.as_uuid()))?)
+    .fetch_one(conn)
+    .await?;
+    let held: Vec<Held> = serde_json::from_str(&held)?;
+    Ok(held.into_iter().map(|held| (held.delivery, held)).collect())
 }
 
 async fn update_deliveries(
     conn: &mut SqliteConnection,
     now: Timestamp,
-    outcomes: &[Outcome],
-) -> Result<HashMap<DeliveryId, Current>, Fault> {
-    let mut named = HashSet::with_capacity(outcomes.len());
-    let first = outcomes.iter().filter(|outcome| named.insert((outcome.delivery, outcome.token, &outcome.tenant)));
-    let changes: Vec<_> = first
+    outcomes: impl Iterator<Item = &Outcome>,
+) -> Result<(), Fault> {
+    let changes: Vec<_> = outcomes
         .map(|outcome| {
             let attempt = outcome.attempt.as_ref();
             let (state, reason, due) = match outcome.next {
@@ -82,8 +100,6 @@ async fn update_deliveries(
             };
             (
                 bulk::hex(outcome.delivery.as_uuid()),
-                outcome.tenant.as_str(),
-                outcome.token.get(),
                 state,
                 reason,
                 due,
@@ -94,10 +110,7 @@ async fn update_deliveries(
             )
         })
         .collect();
-    if changes.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let found = sqlx::query(
+    sqlx::query(
         "UPDATE webhook_delivery AS d SET
            state = j.state,
            reason = j.reason,
@@ -111,29 +124,17 @@ async fn update_deliveries(
            reopened_state = CASE WHEN j.state = 0 THEN d.reopened_state END,
            reopened_reason = CASE WHEN j.state = 0 THEN d.reopened_reason END
          FROM (
-           SELECT unhex(value ->> 0) AS id, value ->> 1 AS tenant, value ->> 2 AS token, value ->> 3 AS state,
-             value ->> 4 AS reason, value ->> 5 AS due, value ->> 6 AS number, value ->> 7 AS status,
-             value ->> 8 AS error, value ->> 9 AS started_at
+           SELECT unhex(value ->> 0) AS id, value ->> 1 AS state, value ->> 2 AS reason, value ->> 3 AS due,
+             value ->> 4 AS number, value ->> 5 AS status, value ->> 6 AS error, value ->> 7 AS started_at
            FROM json_each(?1)
          ) AS j
-         WHERE d.id = j.id AND d.tenant = j.tenant AND d.token = j.token AND d.leased = 1 AND d.state = 0
-         RETURNING id, tenant, token, subscription_id",
+         WHERE d.id = j.id",
     )
     .bind(bulk::json(&changes)?)
     .bind(now.as_millis())
-    .fetch_all(conn)
+    .execute(conn)
     .await?;
-    found
-        .iter()
-        .map(|row| {
-            let token = LeaseToken::from_stored(row.try_get("token")?);
-            let subscription = rows::id_opt(row, "subscription_id")?.map(SubscriptionId::from_uuid);
-            Ok((
-                DeliveryId::from_uuid(rows::id(row, "id")?),
-                Current { tenant: rows::tenant(row)?, token, subscription },
-            ))
-        })
-        .collect()
+    Ok(())
 }
 
 async fn insert_attempts(conn: &mut SqliteConnection, attempts: &[&Attempt]) -> Result<(), Fault> {

@@ -70,7 +70,7 @@ pub(crate) async fn accept(
 }
 
 /// Accepts one unit inside the host's transaction.
-pub(crate) async fn emit(
+pub(crate) async fn accept_in(
     conn: &mut SqliteConnection,
     now: Timestamp,
     unit: &AcceptUnit,
@@ -117,7 +117,7 @@ async fn insert_deliveries(conn: &mut SqliteConnection, items: &[&AcceptItem]) -
         let event = &item.event;
         for delivery in &item.deliveries {
             let sealed = match &delivery.target {
-                Target::AdHoc { sealed, .. } => Some(bulk::hex_bytes(sealed.as_bytes())),
+                Target::AdHoc { sealed, .. } => Some(hex::encode(sealed.as_bytes())),
                 _ => None,
             };
             deliveries.push((

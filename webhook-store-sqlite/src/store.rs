@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use webhook_core::store::{AcceptOutcome, AcceptUnit, SubscriptionChanges};
-use webhook_core::{Generation, StoreError, TenantId, Timestamp};
+use webhook_core::{Conflict, Emitted, Error, Generation, Prepared, StoreError, TenantId, Timestamp};
 
 use crate::error::Fault;
 use crate::lock::FileLock;
@@ -101,22 +101,58 @@ impl SqliteStore {
         self.writer.close().await
     }
 
-    /// Accepts a unit on the host's own connection, inside the host's own transaction: it is accepted when that
-    /// commits, and leaves nothing behind when it does not.
+    /// Emits an event inside the host's own transaction, on the host's own connection: it is accepted when that commits,
+    /// and leaves nothing behind when it does not. [`Webhooks::prepare`] makes what is emitted; subscriptions that
+    /// changed since then are matched here, so that it reaches those that stand when the host commits.
     ///
     /// The connection must be one to the store's file, and the transaction should have begun with `BEGIN IMMEDIATE`
     /// (`begin_with` in sqlx): one that reads first and writes later fails with `SQLITE_BUSY` as soon as somebody else
-    /// wrote in between. [`AcceptOutcome::Stale`] asks for [`SqliteStore::changes_in`] and another try.
+    /// wrote in between. From here on the transaction holds the file's write lock: commit soon, and call
+    /// [`Webhooks::wake`] after it, or the deliveries wait for the next poll.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict::KeyReused`] and [`Error::FanOut`] leave nothing of the event behind. After any other error the host
+    /// should roll its transaction back.
+    ///
+    /// [`Webhooks::prepare`]: webhook_core::Webhooks::prepare
+    /// [`Webhooks::wake`]: webhook_core::Webhooks::wake
+    pub async fn emit_in(conn: &mut SqliteConnection, prepared: &Prepared) -> Result<Emitted, Error> {
+        let outcomes = match Self::accept_in(conn, prepared.now(), prepared.unit()).await? {
+            // The write lock is held by now, so one look at the changes is enough.
+            AcceptOutcome::Stale => {
+                let changes = Self::changes_in(conn, &prepared.unit().tenant, prepared.generation(), u32::MAX).await?;
+                let prepared = prepared.rematch(&changes)?;
+                Self::accept_in(conn, prepared.now(), prepared.unit()).await?
+            }
+            outcome => outcome,
+        };
+        match outcomes {
+            AcceptOutcome::Done(outcomes) => match outcomes.into_iter().next() {
+                Some(outcome) => outcome.try_into(),
+                None => Err(StoreError::Other("an event was left without an outcome".into()).into()),
+            },
+            AcceptOutcome::Conflict => Err(Conflict::KeyReused.into()),
+            AcceptOutcome::Stale => {
+                let reason = "the event was matched by another database than the one it is emitted in";
+                Err(StoreError::Other(reason.into()).into())
+            }
+        }
+    }
+
+    /// Accepts a unit inside the host's own transaction, as it was matched: what [`SqliteStore::emit_in`] is made of.
+    ///
+    /// [`AcceptOutcome::Stale`] asks for [`SqliteStore::changes_in`] and another try.
     ///
     /// # Errors
     ///
     /// After an error the host should roll its transaction back.
-    pub async fn emit_in(
+    pub async fn accept_in(
         conn: &mut SqliteConnection,
         now: Timestamp,
         unit: &AcceptUnit,
     ) -> Result<AcceptOutcome, StoreError> {
-        Ok(event::emit(conn, now, unit).await?)
+        Ok(event::accept_in(conn, now, unit).await?)
     }
 
     /// What changed in the tenant's subscriptions after a generation, as the host's own transaction sees it; at most

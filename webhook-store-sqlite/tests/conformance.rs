@@ -1,5 +1,7 @@
 //! The store keeps every promise of the suite.
 
+#![expect(clippy::expect_used, reason = "a broken test panics")]
+
 use std::sync::Arc;
 
 use tempfile::TempDir;

@@ -12,7 +12,7 @@ use webhook_core::NewEvent;
 
 use crate::api::ApiState;
 use crate::extract::{IdempotencyKey, Writer};
-use crate::json::UpTo;
+use crate::json::{Object, UpTo};
 use crate::problem::Problem;
 use crate::request_id::RequestId;
 use crate::{body, json, wire};
@@ -72,10 +72,13 @@ pub(crate) async fn create_events(
 /// The events of the body; only where one is wrong they are read one by one.
 fn read(body: &Bytes, max_payload: usize) -> Result<Vec<Result<NewEvent, Problem>>, Problem> {
     let text = body::text(body)?;
-    if let Ok(UpTo(inputs)) = serde_json::from_str::<UpTo<wire::EventInput<'_>, MAX_EVENTS>>(text) {
-        return Ok(inputs.into_iter().map(|input| input.into_event(body, max_payload)).collect());
+    if let Ok(UpTo(inputs)) = serde_json::from_str::<UpTo<Object<wire::EventInput<'_>>, MAX_EVENTS>>(text) {
+        return Ok(inputs.into_iter().map(|Object(input)| input.into_event(body, max_payload)).collect());
     }
     let UpTo(items) = json::parse::<UpTo<&RawValue, MAX_EVENTS>>(text)?;
-    let one = |item: &RawValue| json::parse::<wire::EventInput<'_>>(item.get())?.into_event(body, max_payload);
+    let one = |item: &RawValue| {
+        let Object(input) = json::parse::<Object<wire::EventInput<'_>>>(item.get())?;
+        input.into_event(body, max_payload)
+    };
     Ok(items.into_iter().map(one).collect())
 }

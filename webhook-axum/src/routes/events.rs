@@ -11,6 +11,7 @@ use webhook_core::store::EventFilter;
 
 use crate::api::ApiState;
 use crate::extract::{IdempotencyKey, PathId, Reader, Writer};
+use crate::json::Object;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::{body, json, wire};
@@ -34,7 +35,7 @@ pub(crate) async fn create_event(
 ) -> Result<Response, Problem> {
     let max_payload = state.webhooks.options().max_payload;
     let body = body::read_json(&headers, body, max_payload + body::AROUND).await?;
-    let input: wire::EventInput<'_> = json::parse(body::text(&body)?)?;
+    let Object(input): Object<wire::EventInput<'_>> = json::parse(body::text(&body)?)?;
     let mut event = input.into_event(&body, max_payload)?;
     event.idempotency_key = key;
     let emitted = state.webhooks.emit(caller.tenant(), event).await?;

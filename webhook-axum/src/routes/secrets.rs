@@ -47,7 +47,7 @@ pub(crate) async fn rotate_secret(
     body: Body,
 ) -> Result<Response, Problem> {
     let body = body::read_optional_json(&headers, body, body::SMALL).await?;
-    let input: wire::RotateInput = json::parse(body::text_or_empty_object(&body)?)?;
+    let json::Object(input): json::Object<wire::RotateInput> = json::parse(body::text_or_empty_object(&body)?)?;
     let grace = input.grace_seconds.map_or(DEFAULT_GRACE, |seconds| seconds.0);
     if grace > MAX_GRACE {
         return Err(Problem::invalid("grace_seconds", format!("0 to {}", MAX_GRACE.as_secs())));

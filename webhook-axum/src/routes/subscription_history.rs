@@ -33,7 +33,7 @@ pub(crate) async fn test_subscription(
 ) -> Result<Response, Problem> {
     let limit = state.webhooks.options().max_payload + body::AROUND;
     let body = body::read_optional_json(&headers, body, limit).await?;
-    let input: wire::TestInput<'_> = json::parse(body::text_or_empty_object(&body)?)?;
+    let json::Object(input): json::Object<wire::TestInput<'_>> = json::parse(body::text_or_empty_object(&body)?)?;
     let event_type = input.event_type.as_deref().unwrap_or(TEST_TYPE);
     let event_type: EventType = event_type.parse().map_err(|error| Problem::invalid("event_type", error))?;
     let payload = match input.payload {
@@ -64,7 +64,7 @@ pub(crate) async fn recover_subscription(
     body: Body,
 ) -> Result<Response, Problem> {
     let body = body::read_json(&headers, body, body::SMALL).await?;
-    let input: wire::RecoverInput = json::parse(body::text(&body)?)?;
+    let json::Object(input): json::Object<wire::RecoverInput> = json::parse(body::text(&body)?)?;
     let since = input.since.0;
     let until = input.until.map_or_else(|| state.webhooks.now(), |time| time.0);
     if until < since {

@@ -127,7 +127,7 @@ pub(crate) async fn update_subscription(
     body: Body,
 ) -> Result<Response, Problem> {
     let body = body::read_json(&headers, body, body::SMALL).await?;
-    let json::Unique(patch) = json::parse(body::text(&body)?)?;
+    let json::Unique(patch): json::Unique<json::Distinct> = json::parse(body::text(&body)?)?;
     let id: SubscriptionId = id.into();
     let mut tries = 1;
     loop {
@@ -158,7 +158,7 @@ pub(crate) async fn delete_subscription(
 }
 
 fn read(body: &[u8]) -> Result<SubscriptionDraft, Problem> {
-    let input: wire::SubscriptionInput = json::parse(body::text(body)?)?;
+    let json::Object(input): json::Object<wire::SubscriptionInput> = json::parse(body::text(body)?)?;
     Ok(input.into_draft()?)
 }
 
@@ -171,13 +171,16 @@ fn shown(state: &ApiState, caller: &Caller, subscription: webhook_core::Subscrip
 }
 
 /// The draft that is the subscription's present form with the patch merged in.
-fn patched(current: webhook_core::Subscription, patch: &BTreeMap<String, Value>) -> Result<SubscriptionDraft, Problem> {
+fn patched(
+    current: webhook_core::Subscription,
+    patch: &BTreeMap<String, json::Distinct>,
+) -> Result<SubscriptionDraft, Problem> {
     let mut document = wire::Settings::document(current).map_err(|error| {
         tracing::error!(error = &error as &(dyn std::error::Error + 'static), "a subscription has no JSON form");
         Problem::internal()
     })?;
     // A null stays at this level: it is an absent field, and removes an ingest secret.
-    for (field, value) in patch {
+    for (field, json::Distinct(value)) in patch {
         merge(&mut document[field.as_str()], value);
     }
     let input: wire::SubscriptionInput = json::from_value(document)?;

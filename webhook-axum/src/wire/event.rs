@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use webhook_core::{Emitted, Invalid, NewEvent};
 
 use super::{Delivery, Id, Time};
-use crate::json::{Unique, check_depth, has_nul};
+use crate::json::{Distinct, Unique, check_depth, has_nul};
 use crate::problem::{Problem, ProblemDocument};
 
 const MAX_ID: usize = 255;
@@ -36,7 +36,7 @@ pub(crate) struct EventInput<'a> {
     id: Option<Cow<'a, str>>,
     /// The caller's own notes, at most 16 KiB; never sent.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
-    metadata: Option<Unique<Value>>,
+    metadata: Option<Unique<Distinct>>,
 }
 
 impl EventInput<'_> {
@@ -49,7 +49,9 @@ impl EventInput<'_> {
         check_depth(payload)?;
         let mut invalid = Invalid::new();
         let event_type = self.event_type.parse().map_err(|error| invalid.push("event_type", error)).ok();
-        let metadata = self.metadata.map(|metadata| Value::Object(metadata.0.into_iter().collect()));
+        let metadata = self
+            .metadata
+            .map(|metadata| Value::Object(metadata.0.into_iter().map(|(name, value)| (name, value.0)).collect()));
         if let Some(metadata) = &metadata {
             if has_nul(metadata) {
                 invalid.push("metadata", "has a NUL character");

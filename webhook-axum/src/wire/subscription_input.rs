@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use serde_json::Value;
 use webhook_core::{
     EventPattern, Invalid, RateLimit, RetrySpec, Secret, SecretChange, SubscriptionDraft, SubscriptionSettings,
 };
 
 use super::subscription::REDACTED;
 use super::{Seconds, Signature};
-use crate::json::{Unique, has_nul};
+use crate::json::{Distinct, Object, Unique, has_nul};
 
 /// What a subscription should be. Absent fields take their defaults; secrets change only where they are given.
 #[derive(Debug, Deserialize)]
@@ -31,7 +30,8 @@ pub(crate) struct SubscriptionInput {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, write_only))]
     ingest_secret: Option<Option<Secret>>,
     /// How deliveries are signed: by the scheme `standard` unless given.
-    signature: Option<Signature>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Signature>))]
+    signature: Option<Object<Signature>>,
     /// Sent with every delivery: at most 32, 8 KiB together.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<std::collections::BTreeMap<String, String>>))]
     headers: Option<Unique<String>>,
@@ -40,17 +40,17 @@ pub(crate) struct SubscriptionInput {
     timeout_seconds: Option<Seconds>,
     /// When failed deliveries are attempted again.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Retry>))]
-    retry: Option<RetrySpec>,
+    retry: Option<Object<RetrySpec>>,
     /// At most so many attempts a second.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Rate>))]
-    rate_limit: Option<RateLimit>,
+    rate_limit: Option<Object<RateLimit>>,
     /// At most so many attempts at once, 1 to 10,000.
     max_in_flight: Option<u32>,
     /// Whether it takes deliveries (default true).
     enabled: Option<bool>,
     /// The owner's own notes, at most 16 KiB.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
-    metadata: Option<Unique<Value>>,
+    metadata: Option<Unique<Distinct>>,
 }
 
 /// Tells `null` from an absent field.
@@ -69,14 +69,15 @@ impl SubscriptionInput {
             invalid.push("description", "has a NUL character");
         }
         settings.description = self.description;
-        if let Some(signature) = self.signature {
+        if let Some(Object(signature)) = self.signature {
             settings.scheme = signature.scheme;
         }
         settings.timeout = self.timeout_seconds.map(|seconds| seconds.0);
-        settings.retry = self.retry;
-        settings.rate_limit = self.rate_limit;
+        settings.retry = self.retry.map(|retry| retry.0);
+        settings.rate_limit = self.rate_limit.map(|limit| limit.0);
         settings.max_in_flight = self.max_in_flight;
-        settings.metadata = self.metadata.map(|metadata| metadata.0.into_iter().collect()).unwrap_or_default();
+        let metadata = self.metadata.map(|metadata| metadata.0).unwrap_or_default();
+        settings.metadata = metadata.into_iter().map(|(name, value)| (name, value.0)).collect();
         if settings.metadata.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
             invalid.push("metadata", "has a NUL character");
         }
@@ -166,5 +167,5 @@ pub(crate) struct SubscriptionPatch {
     max_in_flight: Option<u32>,
     enabled: Option<bool>,
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Value>,
+    metadata: Option<serde_json::Value>,
 }

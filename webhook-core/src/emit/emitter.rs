@@ -45,7 +45,7 @@ impl Emitter {
                 unit.items.iter().map(|item| 1 + item.deliveries.len() + item.event.payload.len() / 4096).sum();
             let outcome = self.group.submit(Arrival { unit, reserved }, weight).await;
             match outcome.map_err(|lost| StoreError::Unavailable(lost.into()))?? {
-                AcceptOutcome::Done(outcomes) => return Ok(outcomes.into_iter().map(emitted).collect()),
+                AcceptOutcome::Done(outcomes) => return Ok(outcomes.into_iter().map(Emitted::try_from).collect()),
                 AcceptOutcome::Conflict => return Err(Conflict::KeyReused.into()),
                 AcceptOutcome::Stale => {
                     self.indexes.refresh(&prepared.unit().tenant).await?;
@@ -55,14 +55,6 @@ impl Emitter {
         }
         let busy = std::io::Error::other("the tenant's subscriptions change faster than they can be matched");
         Err(StoreError::Unavailable(busy.into()).into())
-    }
-}
-
-fn emitted(outcome: ItemOutcome) -> Result<Emitted, Error> {
-    match outcome {
-        ItemOutcome::Created(receipt) => Ok(Emitted::new(receipt, false)),
-        ItemOutcome::Duplicate(receipt) => Ok(Emitted::new(receipt, true)),
-        ItemOutcome::Conflict => Err(Conflict::KeyReused.into()),
     }
 }
 

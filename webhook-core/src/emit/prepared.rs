@@ -7,7 +7,7 @@ use crate::index::TenantIndex;
 use crate::store::{AcceptItem, AcceptUnit, IdempotencyKey, NewDelivery, SubscriptionChanges};
 use crate::{
     AdHocTarget, DeliveryId, DirectTarget, Error, Event, EventId, Generation, NewEvent, SubscriptionId, Target,
-    TargetId, TenantId,
+    TargetId, TenantId, Timestamp,
 };
 
 /// Events of one call, matched and numbered: what an adapter's `emit_in` stores inside the host's own transaction.
@@ -24,6 +24,11 @@ impl Prepared {
     /// What to store.
     pub fn unit(&self) -> &AcceptUnit {
         &self.unit
+    }
+
+    /// The time now, by the engine's clock: what an adapter's `emit_in` judges keys by.
+    pub fn now(&self) -> Timestamp {
+        self.context.now()
     }
 
     /// The generation that the events were matched at.

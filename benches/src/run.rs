@@ -1,0 +1,178 @@
+//! The runs, and the table they end in.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use webhook_core::{EventType, Role};
+
+use crate::child::{Part, Usage};
+use crate::histogram::Percentiles;
+use crate::load::Caller;
+use crate::{Error, Plan, StoreKind, Way, engine, floor};
+
+/// One line of the table.
+struct Line {
+    name: String,
+    accepted: f64,
+    delivered: f64,
+    under_load: Percentiles,
+    lone: Percentiles,
+    cpu_per_thousand: f64,
+    peak_mib: f64,
+    share: f64,
+}
+
+pub(crate) async fn all(plan: Plan) -> Result<(), Error> {
+    let temporary = match &plan.folder {
+        Some(folder) => tempfile::tempdir_in(folder)?,
+        None => tempfile::tempdir()?,
+    };
+    let receiver = Part::start(&["receiver"]).await?;
+    let (commit, rows) = floor::commits(&plan, temporary.path()).await?;
+    println!("{} deliveries a run, {} bytes of payload", plan.deliveries, plan.payload);
+    println!("floor: one durable commit {:.2} ms (p50)", commit.as_secs_f64() * 1e3);
+    println!("floor: {rows:.0} event + delivery rows/s inserted in bare batches of 512");
+    let mut lines = Vec::new();
+    for &concurrency in &plan.concurrency {
+        let posts = floor::posts(&plan, &receiver, concurrency).await?;
+        println!("floor: {posts:.0} signed POSTs/s at concurrency {concurrency}, nothing stored");
+        for &store in &plan.store {
+            for &through in &plan.through {
+                for &fan_out in &plan.fan_out {
+                    let run = Run { plan: &plan, receiver: &receiver, store, through, concurrency, fan_out };
+                    let file = temporary.path().join(format!("{}.db", lines.len()));
+                    lines.push(run.measure(&file, posts).await?);
+                }
+            }
+        }
+    }
+    print_table(&lines);
+    Ok(())
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    receiver: &'a Part,
+    store: StoreKind,
+    through: Way,
+    concurrency: usize,
+    fan_out: usize,
+}
+
+impl Run<'_> {
+    async fn measure(&self, file: &Path, floor: f64) -> Result<Line, Error> {
+        let shutdown = CancellationToken::new();
+        let (caller, part) = self.start(file, &shutdown).await?;
+        for number in 0..self.fan_out {
+            caller.subscribe(&format!("http://{}/{number}", self.receiver.addr)).await?;
+        }
+        // Connections, caches and windows are warm before anything is measured.
+        self.flood(&caller, 2_000 / self.fan_out + 1).await?;
+        let events = self.plan.deliveries / self.fan_out;
+        let before = usage(part.as_ref());
+        let start = Instant::now();
+        let (accepting, under_load) = self.flood(&caller, events).await?;
+        let took = start.elapsed();
+        let after = usage(part.as_ref());
+        let lone = self.lone(&caller).await?;
+        shutdown.cancel();
+        let deliveries = (events * self.fan_out) as f64;
+        let delivered = deliveries / took.as_secs_f64();
+        Ok(Line {
+            name: format!(
+                "{}, {}, {} callers, fan-out {}",
+                self.store.name(),
+                if self.through == Way::Http { "HTTP" } else { "library" },
+                self.concurrency,
+                self.fan_out
+            ),
+            accepted: events as f64 / accepting.as_secs_f64(),
+            delivered,
+            under_load,
+            lone,
+            cpu_per_thousand: (after.cpu_seconds - before.cpu_seconds) * 1000.0 / deliveries,
+            peak_mib: after.peak_mib,
+            share: delivered / floor,
+        })
+    }
+
+    async fn start(&self, file: &Path, shutdown: &CancellationToken) -> Result<(Caller, Option<Part>), Error> {
+        match self.through {
+            Way::Library => {
+                let webhooks = engine::build(self.store, self.plan.queue, file).await?;
+                let (running, shutdown) = (webhooks.clone(), shutdown.clone());
+                tokio::spawn(async move { running.run(Role::Worker, shutdown).await });
+                Ok((Caller::Library(webhooks), None))
+            }
+            Way::Http => {
+                let queue = format!("{:?}", self.plan.queue).to_lowercase();
+                let file: PathBuf = file.to_owned();
+                let file = file.to_str().ok_or("the folder's name is not UTF-8")?;
+                let arguments = ["engine", "--store", self.store.name(), "--queue", &queue, "--file", file];
+                let part = Part::start(&arguments).await?;
+                Ok((Caller::http(part.addr), Some(part)))
+            }
+        }
+    }
+
+    /// Emits, and waits until everything has arrived; how long accepting took, and how old the payloads were.
+    async fn flood(&self, caller: &Caller, events: usize) -> Result<(Duration, Percentiles), Error> {
+        self.receiver.figures("DELETE").await?;
+        let accepting = caller.flood(events, self.concurrency, self.plan.payload).await?;
+        Ok((accepting, self.arrived(events * self.fan_out).await?))
+    }
+
+    async fn arrived(&self, deliveries: usize) -> Result<Percentiles, Error> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let figures = self.receiver.figures("GET").await?;
+            if figures.count >= deliveries {
+                return Ok(figures);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{} of {deliveries} deliveries arrived", figures.count).into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The age of lone events' payloads, each emitted when the last one has arrived and everything is idle again.
+    async fn lone(&self, caller: &Caller) -> Result<Percentiles, Error> {
+        let event_type: EventType = "bench.event".parse()?;
+        self.receiver.figures("DELETE").await?;
+        for number in 1..=self.plan.lone {
+            caller.emit(&event_type, self.plan.payload).await?;
+            self.arrived(number * self.fan_out).await?;
+        }
+        self.receiver.figures("GET").await
+    }
+}
+
+fn usage(part: Option<&Part>) -> Usage {
+    part.map_or_else(Usage::of_this_process, Part::usage)
+}
+
+fn print_table(lines: &[Line]) {
+    println!();
+    println!(
+        "{:<40} {:>10} {:>11} {:>7} {:>19} {:>19} {:>12} {:>9}",
+        "run", "accepted/s", "delivered/s", "floor", "under load p50/p99", "lone p50/p99", "CPU s/1000", "peak MiB"
+    );
+    let millis =
+        |figures: &Percentiles| format!("{:.1} / {:.1} ms", figures.p50 as f64 / 1e3, figures.p99 as f64 / 1e3);
+    for line in lines {
+        println!(
+            "{:<40} {:>10.0} {:>11.0} {:>6.0}% {:>19} {:>19} {:>12.3} {:>9.0}",
+            line.name,
+            line.accepted,
+            line.delivered,
+            line.share * 100.0,
+            millis(&line.under_load),
+            millis(&line.lone),
+            line.cpu_per_thousand,
+            line.peak_mib
+        );
+    }
+}

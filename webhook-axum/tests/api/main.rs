@@ -1,0 +1,15 @@
+//! The API as a caller meets it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests: a broken promise panics")]
+#![allow(clippy::field_reassign_with_default, reason = "the options are non-exhaustive")]
+
+mod access;
+mod conventions;
+mod events;
+mod history;
+mod host;
+mod hostile;
+mod ingest;
+mod operating;
+mod serving;
+mod subscriptions;
