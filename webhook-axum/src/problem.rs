@@ -23,7 +23,7 @@ pub(crate) struct Problem {
     challenge: bool,
 }
 
-/// The JSON of a [`Problem`].
+/// What went wrong (RFC 9457).
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Problem))]
 pub(crate) struct ProblemDocument<'a> {

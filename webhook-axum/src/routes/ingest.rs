@@ -29,7 +29,7 @@ const X_EVENT_TYPE: &str = "X-Event-Type";
         ("X-Event-Type" = Option<String>, Header, description = "What happened"),
         ("Idempotency-Key" = Option<String>, Header, description = "A repeat within 24 hours gives the first answer"),
     ),
-    request_body(content = Vec<u8>, content_type = "*/*"),
+    request_body(content = wire::RawBody, content_type = "*/*"),
     responses((status = 202, description = "Accepted", body = wire::Ingested)),
     security(("api_key" = []), ()),
 ))]

@@ -1,6 +1,7 @@
 //! What was sent to one subscription, and sending to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -66,7 +67,8 @@ pub(crate) async fn recover_subscription(
     let body = body::read_json(&headers, body, body::SMALL).await?;
     let json::Object(input): json::Object<wire::RecoverInput> = json::parse(body::text(&body)?)?;
     let since = input.since.0;
-    let until = input.until.map_or_else(|| state.webhooks.now(), |time| time.0);
+    // Exclusive: one tick later, so that what was accepted in this very millisecond belongs to it.
+    let until = input.until.map_or_else(|| state.webhooks.now() + Duration::from_millis(1), |time| time.0);
     if until < since {
         return Err(Problem::invalid("until", "not before since"));
     }

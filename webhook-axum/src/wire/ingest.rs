@@ -13,3 +13,10 @@ pub(crate) struct Ingested {
     /// The id of its event.
     pub(crate) event_id: Id,
 }
+
+/// Any bytes.
+#[cfg(feature = "openapi")]
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, format = "binary")]
+#[expect(dead_code, reason = "describes a body that is not parsed")]
+pub(crate) struct RawBody(Vec<u8>);

@@ -24,4 +24,4 @@ pub(crate) use stats::{Activities, Stats};
 pub(crate) use subscription::{Headers, Settings, Signature, Subscription};
 pub(crate) use subscription_input::SubscriptionInput;
 #[cfg(feature = "openapi")]
-pub(crate) use {subscription::CreatedSubscription, subscription_input::SubscriptionPatch};
+pub(crate) use {ingest::RawBody, subscription::CreatedSubscription, subscription_input::SubscriptionPatch};

@@ -10,6 +10,7 @@ mod history;
 mod host;
 mod hostile;
 mod ingest;
+mod observing;
 mod operating;
 mod serving;
 mod subscriptions;
