@@ -176,6 +176,7 @@ fn bodies() -> Vec<(&'static str, u16, Vec<u8>)> {
         ("a NUL as it is", 400, event("a\0b", "1")),
         ("null", 422, b"null".to_vec()),
         ("an array", 422, b"[]".to_vec()),
+        ("an array in the place of an object", 422, br#"["a.b", 1, null, null]"#.to_vec()),
         ("no type", 422, br#"{"payload": 1}"#.to_vec()),
         ("no payload", 422, br#"{"event_type": "a.b"}"#.to_vec()),
         ("a type that is a number", 422, br#"{"event_type": 7, "payload": 1}"#.to_vec()),

@@ -8,6 +8,8 @@ use tokio::net::TcpListener;
 use crate::support::server::{Server, database_url, output, program, stderr};
 use crate::support::until;
 
+type Variables = &'static [(&'static str, &'static str)];
+
 async fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     output(program().envs(variables.iter().copied()).args(arguments).current_dir(directory.path())).await
@@ -15,7 +17,7 @@ async fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_with_a_reason() {
-    let cases: [(&[(&str, &str)], &[&str], &str); 12] = [
+    let cases: [(Variables, &[&str], &str); 12] = [
         (&[], &["--listen=0.0.0.0:0"], "without API keys"),
         (&[("LISTEN_ADDR", "0.0.0.0:0")], &["serve"], "without API keys"),
         (&[("PORT", "8123")], &[], "0.0.0.0:8123"),
