@@ -37,7 +37,7 @@ pub(crate) enum Migrations {
 #[derive(Clone, Debug)]
 pub(crate) enum OpenDatabase {
     Sqlite(SqliteStore),
-    Memory,
+    Memory(Arc<MemoryStore>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ impl Database {
 
     /// Waits until it is there, for as long as `patience` lasts.
     pub(crate) async fn open(&self, migrations: Migrations, patience: Duration) -> Result<OpenDatabase, DatabaseError> {
-        let Self::Sqlite { options, .. } = self else { return Ok(OpenDatabase::Memory) };
+        let Self::Sqlite { options, .. } = self else { return Ok(OpenDatabase::Memory(Arc::default())) };
         if migrations == Migrations::Apply {
             let store = wait_for(options.clone(), patience).await?;
             store.migrate().await.map_err(DatabaseError::Migrate)?;
@@ -144,14 +144,14 @@ impl OpenDatabase {
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
-            Self::Memory => Arc::new(MemoryStore::new()),
+            Self::Memory(store) => Arc::<MemoryStore>::clone(store),
         }
     }
 
     pub(crate) async fn close(self) -> Result<(), DatabaseError> {
         match self {
             Self::Sqlite(store) => store.close().await.map_err(DatabaseError::Close),
-            Self::Memory => Ok(()),
+            Self::Memory(_) => Ok(()),
         }
     }
 }
@@ -167,7 +167,7 @@ mod tests {
             ("postgresql://user:canary@host/db", "not in this build yet"),
             ("postgresql+asyncpg://user:canary@host/db", "not in this build yet"),
             ("mysql://user:canary@host/db", "sqlite://"),
-            ("sqlite::memory:", "sqlite"),
+            ("sqlite::memory:", "SQLite"),
         ] {
             let error = Database::parse(url, 30).expect_err(url).to_string();
             assert!(error.contains(expected) && !error.contains("canary"), "{url}: {error}");

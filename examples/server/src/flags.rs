@@ -11,7 +11,7 @@ use crate::logs::{LogFormat, LogLevel};
 
 /// Sends webhooks reliably: accepts events over HTTP and delivers them signed, with retries.
 #[derive(Parser)]
-#[command(name = "webhook-server", version, args_conflicts_with_subcommands = false)]
+#[command(name = "webhook-server", version)]
 pub(crate) struct CommandLine {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,

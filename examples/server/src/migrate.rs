@@ -10,7 +10,7 @@ use crate::flags::Flags;
 pub(crate) async fn apply(flags: &Flags) -> Result<(), Box<dyn Error>> {
     let database = database(flags)?;
     match database.open(Migrations::Apply, flags.startup_timeout).await? {
-        OpenDatabase::Memory => println!("a database in memory needs no migrations"),
+        OpenDatabase::Memory(_) => println!("a database in memory needs no migrations"),
         OpenDatabase::Sqlite(store) => {
             let version = store.schema_version().await?.unwrap_or_default();
             println!("{database}: the schema is at version {version}");
@@ -28,7 +28,7 @@ pub(crate) async fn status(flags: &Flags) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::FAILURE);
     }
     match database.open(Migrations::Inspect, flags.startup_timeout).await? {
-        OpenDatabase::Memory => {
+        OpenDatabase::Memory(_) => {
             println!("a database in memory needs no migrations");
             Ok(ExitCode::SUCCESS)
         }

@@ -1,0 +1,11 @@
+//! The server as a process: killed, stopped, misused and attacked.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod demo;
+mod hostile;
+mod kill;
+mod secrets;
+mod settings;
+mod stop;
+mod support;

@@ -1,0 +1,89 @@
+//! No secret gets out: not into logs, not into attempt logs, and with a key not into the database's file (I12).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use crate::support::receiver::Receiver;
+use crate::support::server::Server;
+use crate::support::until;
+
+const API_KEY: &str = "canary-api-key-4711";
+const WRONG_KEY: &str = "canary-wrong-key-4712";
+const HEADER: &str = "canary-header-value-4713";
+const INGEST: &str = "canary-ingest-secret-4714";
+const URL_PASSWORD: &str = "canary-url-password-4715";
+
+#[tokio::test]
+async fn canaries_stay_inside() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::willing().await;
+    let encryption_key = STANDARD.encode(b"canary-encryption-key-of-32-byte");
+    let secret_text = STANDARD.encode(b"canary-signing-secret-4716-ab");
+    let secret = format!("whsec_{secret_text}");
+    let (api_keys, encryption_keys) = (format!("{API_KEY}=acme"), format!("k1={encryption_key}"));
+    let arguments = ["--log-level=trace", "--api-key", &api_keys, "--encryption-key", &encryption_keys];
+    let server = Server::start(directory.path(), &arguments).await;
+
+    let mut stranger = server.client().with_header("authorization", &format!("Bearer {WRONG_KEY}"));
+    assert_eq!(stranger.get("/subscriptions").await.unwrap().status, 401);
+    let mut client = server.client().with_header("authorization", &format!("Bearer {API_KEY}"));
+    let wanted = json!({
+        "target_url": receiver.url("/hooks"), "secret": secret, "ingest_secret": INGEST,
+        "headers": {"authorization": HEADER},
+    });
+    let made = client.post("/subscriptions", &wanted).await.unwrap().expect(201);
+    let id = made["id"].as_str().unwrap();
+    receiver.trust("/hooks", &secret);
+    let hostile = json!({"target_url": format!("http://user:{URL_PASSWORD}@127.0.0.1/hooks")});
+    client.post("/subscriptions", &hostile).await.unwrap();
+    client.post("/events", &json!({"event_type": "test.sent", "payload": {}})).await.unwrap().expect(202);
+    until("the event arrives", async || (!receiver.arrivals().is_empty()).then_some(())).await;
+    let ingested = server.client().with_header("x-signature", "00").post(&format!("/ingest/{id}"), &json!({})).await;
+    assert_eq!(ingested.unwrap().status, 401);
+    let rotated = client.post(&format!("/subscriptions/{id}/secret/rotate"), &json!({"grace_seconds": 60})).await;
+    let rotated = rotated.unwrap().expect(200)["secret"].as_str().unwrap().to_owned();
+    let attempts = until("the attempt is recorded", async || {
+        let attempts = client.get(&format!("/subscriptions/{id}/attempts")).await.unwrap().expect(200);
+        (!attempts["data"].as_array().unwrap().is_empty()).then(|| attempts.to_string())
+    })
+    .await;
+    let arrival = receiver.arrivals().remove(0);
+    assert!(arrival.verified);
+    let lines = server.lines().clone();
+    server.stop().await;
+
+    let rotated_text = rotated.strip_prefix("whsec_").unwrap();
+    let secrets = [
+        API_KEY,
+        WRONG_KEY,
+        HEADER,
+        INGEST,
+        URL_PASSWORD,
+        &encryption_key,
+        &secret_text,
+        rotated_text,
+        &arrival.signature,
+        "canary-encryption",
+        "canary-signing",
+    ];
+    let logs = lines.all().concat();
+    assert!(logs.contains("configuration") && logs.contains("latency_ms"), "{logs}");
+    for canary in secrets {
+        assert!(!logs.contains(canary), "`{canary}` is in the logs");
+        assert!(!attempts.contains(canary), "`{canary}` is in the attempt log");
+    }
+    assert!(attempts.contains("[redacted]"), "{attempts}");
+
+    let mut looked_at = 0;
+    for file in std::fs::read_dir(directory.path()).unwrap() {
+        let file = file.unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        looked_at += bytes.len();
+        for canary in secrets {
+            let found = bytes.windows(canary.len()).any(|window| window == canary.as_bytes());
+            assert!(!found, "`{canary}` is in {:?}", file.file_name());
+        }
+    }
+    assert!(looked_at > 4096, "the database was looked at");
+}
