@@ -20,14 +20,14 @@ use crate::receiver::payload;
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
     Library(Webhooks),
-    Http(Client<HttpConnector, Full<Bytes>>, SocketAddr),
+    Http(Box<Client<HttpConnector, Full<Bytes>>>, SocketAddr),
 }
 
 impl Caller {
     pub(crate) fn http(addr: SocketAddr) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self::Http(Client::builder(TokioExecutor::new()).build(connector), addr)
+        Self::Http(Box::new(Client::builder(TokioExecutor::new()).build(connector)), addr)
     }
 
     pub(crate) async fn subscribe(&self, url: &str) -> Result<(), Error> {

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+/// So often a batch lets others in before it commits, at most.
+const PATIENCE: usize = 64;
+
 type Commit<T, R> = dyn Fn(Vec<T>) -> Pin<Box<dyn Future<Output = Vec<R>> + Send>> + Send + Sync;
 
 /// Gathers what many callers submit into batches, one of which commits at a time.
@@ -78,8 +81,7 @@ impl<T, R> Shared<T, R> {
     async fn drain(&self) {
         let guard = Drained(self);
         loop {
-            // Whoever is ready to hand something in goes first: callers that were just answered often are.
-            tokio::task::yield_now().await;
+            self.let_others_in().await;
             let (items, answers) = self.next_batch();
             if items.is_empty() {
                 break;
@@ -90,6 +92,19 @@ impl<T, R> Shared<T, R> {
             }
         }
         std::mem::forget(guard);
+    }
+
+    /// Lets everybody go first who is ready to hand something in: callers that were just answered often are. Ends when
+    /// nobody came, so that a lone item waits for nothing.
+    async fn let_others_in(&self) {
+        let mut waiting = self.state().waiting.len();
+        for _ in 0..PATIENCE {
+            tokio::task::yield_now().await;
+            let before = std::mem::replace(&mut waiting, self.state().waiting.len());
+            if waiting == before {
+                break;
+            }
+        }
     }
 
     fn next_batch(&self) -> (Vec<T>, Vec<oneshot::Sender<R>>) {

@@ -73,18 +73,26 @@ impl From<Fault> for StoreError {
 }
 
 /// Primary result codes, <https://www.sqlite.org/rescode.html>.
-mod code {
-    pub(super) const ERROR: i32 = 1;
-    pub(super) const BUSY: i32 = 5;
-    pub(super) const LOCKED: i32 = 6;
-    pub(super) const NO_MEMORY: i32 = 7;
-    pub(super) const INTERRUPT: i32 = 9;
-    pub(super) const IO: i32 = 10;
-    pub(super) const CORRUPT: i32 = 11;
-    pub(super) const FULL: i32 = 13;
-    pub(super) const CANNOT_OPEN: i32 = 14;
-    pub(super) const PROTOCOL: i32 = 15;
-    pub(super) const NOT_A_DATABASE: i32 = 26;
+pub(crate) mod code {
+    pub(crate) const ERROR: i32 = 1;
+    pub(crate) const BUSY: i32 = 5;
+    pub(crate) const LOCKED: i32 = 6;
+    pub(crate) const NO_MEMORY: i32 = 7;
+    pub(crate) const INTERRUPT: i32 = 9;
+    pub(crate) const IO: i32 = 10;
+    pub(crate) const CORRUPT: i32 = 11;
+    pub(crate) const FULL: i32 = 13;
+    pub(crate) const CANNOT_OPEN: i32 = 14;
+    pub(crate) const PROTOCOL: i32 = 15;
+    pub(crate) const CONSTRAINT: i32 = 19;
+    pub(crate) const MISMATCH: i32 = 20;
+    pub(crate) const NOT_A_DATABASE: i32 = 26;
+}
+
+/// The primary result code, where it was SQLite that failed.
+pub(crate) fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let extended = error.as_database_error()?.code()?.parse::<i32>().ok()?;
+    Some(extended & 0xff)
 }
 
 fn classify(error: sqlx::Error) -> StoreError {
@@ -97,24 +105,21 @@ fn classify(error: sqlx::Error) -> StoreError {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
             StoreError::Corrupt(error.to_string())
         }
-        sqlx::Error::Database(database) => {
-            let extended = database.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or(code::ERROR);
-            match extended & 0xff {
-                code::BUSY
-                | code::LOCKED
-                | code::NO_MEMORY
-                | code::INTERRUPT
-                | code::IO
-                | code::FULL
-                | code::CANNOT_OPEN
-                | code::PROTOCOL => StoreError::Unavailable(Box::new(error)),
-                code::CORRUPT | code::NOT_A_DATABASE => StoreError::Corrupt(error.to_string()),
-                code::ERROR if names_schema(database.message()) => {
-                    StoreError::Schema(format!("{}; run the migrations", database.message()))
-                }
-                _ => StoreError::Other(Box::new(error)),
+        sqlx::Error::Database(database) => match primary_code(&error).unwrap_or(code::ERROR) {
+            code::BUSY
+            | code::LOCKED
+            | code::NO_MEMORY
+            | code::INTERRUPT
+            | code::IO
+            | code::FULL
+            | code::CANNOT_OPEN
+            | code::PROTOCOL => StoreError::Unavailable(Box::new(error)),
+            code::CORRUPT | code::NOT_A_DATABASE => StoreError::Corrupt(error.to_string()),
+            code::ERROR if names_schema(database.message()) => {
+                StoreError::Schema(format!("{}; run the migrations", database.message()))
             }
-        }
+            _ => StoreError::Other(Box::new(error)),
+        },
         _ => StoreError::Other(Box::new(error)),
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use webhook_core::StoreError;
 
@@ -31,7 +32,7 @@ pub struct SqliteStoreOptions {
 }
 
 /// How long a statement waits for another writer on the same file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
 const WAL_AUTOCHECKPOINT_PAGES: &str = "4000";
 const JOURNAL_SIZE_LIMIT_BYTES: &str = "67108864";
@@ -76,6 +77,11 @@ impl SqliteStoreOptions {
         self
     }
 
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn connection(&self) -> SqliteConnectOptions {
         SqliteConnectOptions::new()
             .filename(&self.path)
@@ -84,6 +90,7 @@ impl SqliteStoreOptions {
             .foreign_keys(true)
             .statement_cache_capacity(self.statement_cache)
             .row_buffer_size(512)
+            .disable_statement_logging()
     }
 
     pub(crate) fn writer(&self) -> SqliteConnectOptions {

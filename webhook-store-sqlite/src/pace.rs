@@ -13,14 +13,21 @@ const SHORTEST_GAP: Duration = Duration::from_millis(1);
 /// More is never owed: a batch that took long must not be followed by a long silence.
 const LONGEST_GAP: Duration = Duration::from_millis(50);
 
+/// Longer than SQLite's busy handler ever waits before it asks again: whoever waits for the lock gets it meanwhile.
+const REST: Duration = Duration::from_millis(110);
+/// The time between rests; with a rest and a long batch still shorter than the usual busy timeout of 5 s.
+const REST_EVERY: Duration = Duration::from_secs(3);
+
 /// Makes one batch after the other leave a part of the time to others.
 ///
 /// SQLite's busy handler asks again at intervals of up to 100 ms and knows no queue: a writer that takes the lock again
-/// at once would starve everybody else. The gap owed is 1/16 of the time worked, 1/4 while somebody else writes. Time
-/// without work pays it off, so only a writer that is never idle waits at all.
+/// at once would starve everybody else. The gap owed is 1/16 of the time worked, 1/4 while somebody else writes; that
+/// lets others in soon, but only probably. A rest now and then makes it certain. Time without work counts for both, so
+/// only a writer that is never idle waits at all.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     owed: Duration,
+    rested: Option<Instant>,
     idle_since: Option<Instant>,
     data_version: Option<i64>,
     looked: Option<Instant>,
@@ -30,12 +37,20 @@ pub(crate) struct Pace {
 impl Pace {
     /// Waits until the next batch may begin.
     pub(crate) async fn leave_gap(&mut self) {
-        let Some(idle_since) = self.idle_since else { return };
-        let owed = self.owed.saturating_sub(idle_since.elapsed());
-        if owed >= SHORTEST_GAP {
-            tokio::time::sleep(owed).await;
+        let Some(idle_since) = self.idle_since else {
+            self.rested = Some(Instant::now());
+            return;
+        };
+        let tired = self.rested.is_none_or(|rested| rested.elapsed() >= REST_EVERY);
+        let gap = if tired { REST } else { self.owed }.saturating_sub(idle_since.elapsed());
+        if gap >= SHORTEST_GAP {
+            tokio::time::sleep(gap).await;
         }
-        self.owed = self.owed.saturating_sub(idle_since.elapsed());
+        let idle = idle_since.elapsed();
+        self.owed = self.owed.saturating_sub(idle);
+        if idle >= REST {
+            self.rested = Some(Instant::now());
+        }
     }
 
     /// A batch that began at `began` is over.
@@ -96,6 +111,16 @@ mod tests {
             gaps += work(&mut pace, Duration::from_millis(8)).await;
         }
         assert!((180..=220).contains(&gaps.as_millis()), "{gaps:?} in 800 ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_is_never_idle_rests_long_enough_for_anyone_who_waits() {
+        let (mut pace, began, mut rests) = (Pace::default(), Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(10) {
+            let gap = work(&mut pace, Duration::from_millis(8)).await;
+            rests += u32::from(gap > Duration::from_millis(100));
+        }
+        assert_eq!(rests, 3);
     }
 
     #[tokio::test(start_paused = true)]

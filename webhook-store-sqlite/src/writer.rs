@@ -4,17 +4,23 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::time::Instant;
 use webhook_core::{GroupCommit, StoreError};
 
-use crate::error::Fault;
+use crate::error::{Fault, code, primary_code};
 use crate::lock::FileLock;
+use crate::options::BUSY_TIMEOUT;
 use crate::pace::Pace;
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// SQLite's busy handler asks after 1, 2, 5 ms and so on up to every 100 ms. In between, hosts that write without a
+/// pause would win every time; the writer begins anew after so long, and so keeps asking every few milliseconds.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A batch weighs at most so many rows, or is a single job.
 const BATCH_WEIGHT: usize = 4096;
@@ -65,6 +71,8 @@ where
 
 /// How a transaction failed.
 enum Failure {
+    /// Somebody else holds the write lock, and nothing has happened.
+    Locked(Fault),
     /// By one of its jobs; the others may succeed without it.
     Job(Fault),
     /// As a whole.
@@ -73,6 +81,7 @@ enum Failure {
 
 impl Writer {
     pub(crate) async fn open(options: SqliteConnectOptions, lock: FileLock) -> Result<Self, Fault> {
+        let options = options.busy_timeout(ASK_AGAIN);
         let connection = Some(options.connect().await?);
         let state = tokio::sync::Mutex::new(State { connection, pace: Pace::default(), lock: Some(lock) });
         let shared = Arc::new(Shared { options, state });
@@ -102,13 +111,18 @@ impl Writer {
         answer.ok_or_else(|| StoreError::Other("a committed job left no answer".into()))
     }
 
-    /// Does `work` on the connection outside of any transaction, between two batches.
+    /// Does `work` between two batches, outside of any transaction, on a connection of its own.
     pub(crate) async fn alone<T>(
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Fault>>,
     ) -> Result<T, StoreError> {
         let mut state = self.shared.state.lock().await;
-        Ok(work(self.shared.connection(&mut state).await?).await?)
+        self.shared.connection(&mut state).await?;
+        let options = self.shared.options.clone().busy_timeout(BUSY_TIMEOUT);
+        let mut connection = options.connect().await.map_err(Fault::from)?;
+        let done = work(&mut connection).await;
+        connection.close().await.map_err(Fault::from)?;
+        Ok(done?)
     }
 
     /// Closes the connection after the batch that is being written, and gives up the lock.
@@ -154,10 +168,16 @@ impl Shared {
     async fn transaction(&self, state: &mut State, jobs: &[Box<dyn Job>]) -> Result<(), Failure> {
         let looks = state.pace.wants_look();
         let conn = self.connection(state).await.map_err(Failure::Whole)?;
-        let done = run_in_transaction(conn, jobs, looks).await;
+        let asked = Instant::now();
+        let done = loop {
+            match run_in_transaction(conn, jobs, looks).await {
+                Err(Failure::Locked(_)) if asked.elapsed() < BUSY_TIMEOUT => {}
+                done => break done,
+            }
+        };
         match &done {
             Ok(Some(version)) => state.pace.saw(*version),
-            Ok(None) => {}
+            Ok(None) | Err(Failure::Locked(_)) => {}
             Err(Failure::Job(fault) | Failure::Whole(fault)) => {
                 if breaks_connection(fault) {
                     tracing::warn!("the writing connection is opened anew after an error");
@@ -188,7 +208,10 @@ async fn run_in_transaction(
     looks: bool,
 ) -> Result<Option<i64>, Failure> {
     let whole = |error: sqlx::Error| Failure::Whole(error.into());
-    let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await.map_err(whole)?;
+    let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await.map_err(|error| match primary_code(&error) {
+        Some(code::BUSY) => Failure::Locked(error.into()),
+        _ => whole(error),
+    })?;
     let mut version = None;
     if looks {
         version = Some(sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut *transaction).await.map_err(whole)?);
@@ -209,13 +232,10 @@ async fn run_in_transaction(
 /// Whether to open the connection anew rather than to find out what still works.
 fn breaks_connection(fault: &Fault) -> bool {
     match fault {
-        Fault::Sql(sqlx::Error::Database(error)) => {
-            let code = error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default() & 0xff;
-            // Neither a constraint, nor an error in a statement, nor another writer that holds the lock.
-            !matches!(code, 1 | 5 | 19 | 20)
-        }
         Fault::Sql(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => false,
-        Fault::Sql(_) => true,
+        Fault::Sql(error) => {
+            !matches!(primary_code(error), Some(code::ERROR | code::BUSY | code::CONSTRAINT | code::MISMATCH))
+        }
         Fault::Store(error) => error.is_retryable(),
     }
 }
@@ -232,7 +252,7 @@ fn copy(error: &StoreError) -> StoreError {
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Job(fault) | Failure::Whole(fault) => fault.into(),
+            Failure::Locked(fault) | Failure::Job(fault) | Failure::Whole(fault) => fault.into(),
         }
     }
 }

@@ -11,22 +11,22 @@ use tokio::sync::Notify;
 
 /// A request that came.
 #[derive(Clone, Debug)]
-pub struct Received {
-    pub path: String,
-    pub headers: HashMap<String, String>,
-    pub body: Vec<u8>,
-    pub at: tokio::time::Instant,
+pub(crate) struct Received {
+    pub(crate) path: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) at: tokio::time::Instant,
 }
 
 impl Received {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 }
 
 /// What a receiver answers.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     Status(u16),
     With(u16, &'static str),
     After(Duration, u16),
@@ -37,14 +37,14 @@ type Script = dyn Fn(&Received, usize) -> Answer + Send + Sync;
 
 /// A receiver on a port of its own.
 #[derive(Clone)]
-pub struct Receiver {
-    pub addr: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) addr: SocketAddr,
     seen: Arc<Mutex<Vec<Received>>>,
     arrived: Arc<Notify>,
 }
 
 impl Receiver {
-    pub async fn start(script: impl Fn(&Received, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&Received, usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Self { addr: listener.local_addr().unwrap(), seen: Arc::default(), arrived: Arc::default() };
         let (script, accepting): (Arc<Script>, _) = (Arc::new(script), receiver.clone());
@@ -57,16 +57,16 @@ impl Receiver {
         receiver
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    pub fn seen(&self) -> Vec<Received> {
+    pub(crate) fn seen(&self) -> Vec<Received> {
         self.seen.lock().unwrap().clone()
     }
 
     /// Waits until so many requests have come.
-    pub async fn wait_for(&self, count: usize) -> Vec<Received> {
+    pub(crate) async fn wait_for(&self, count: usize) -> Vec<Received> {
         let waiting = async {
             loop {
                 let arrived = self.arrived.notified();

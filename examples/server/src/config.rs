@@ -1,0 +1,212 @@
+//! What the flags and variables come to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+use webhook_axum::{ApiKeys, ParseApiKeyError};
+use webhook_core::{
+    AddressGuard, Keyring, KeyringConfigError, Options, ParseEncryptionKeyError, RetryPolicy, RetryPolicyError,
+};
+use webhook_store_sqlite::OpenError;
+
+use crate::database::{Database, Migrations};
+use crate::flags::{Flags, RoleFlag};
+use crate::{keys, listen, retries};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What the server runs with.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public_url: Option<Url>,
+    pub(crate) database: Database,
+    pub(crate) migrations: Migrations,
+    pub(crate) startup_timeout: Duration,
+    pub(crate) guard: AddressGuard,
+    pub(crate) retry: Arc<dyn RetryPolicy>,
+    pub(crate) options: Options,
+    pub(crate) keyring: Keyring,
+    pub(crate) key_ids: Vec<String>,
+    pub(crate) api_keys: ApiKeys,
+    allowed: Vec<IpNet>,
+    allow_http: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("`{0}` is no address to listen on, such as 127.0.0.1:8080")]
+    Listen(String),
+    #[error("PORT is `{0}`, which is no port")]
+    Port(String),
+    #[error(
+        "without API keys the server listens on this machine only, and {0} reaches further: give --api-key or API_KEYS, \
+         or listen on 127.0.0.1"
+    )]
+    Open(SocketAddr),
+    #[error("{0} are not in this build yet")]
+    NotInThisBuild(&'static str),
+    #[error("the database URL is none of sqlite://PATH, sqlite+aiosqlite:///PATH and memory:")]
+    Database,
+    #[error("the database URL is not one for SQLite")]
+    Sqlite(#[source] OpenError),
+    #[error("the roles api and worker need a database that processes share, which SQLite and memory are not")]
+    Alone,
+    #[error("API key number {number} is not valid")]
+    ApiKey { number: usize, source: ParseApiKeyError },
+    #[error("encryption key number {number} is not valid")]
+    EncryptionKey { number: usize, source: ParseEncryptionKeyError },
+    #[error("the encryption keys do not fit together")]
+    Keyring(#[from] KeyringConfigError),
+    #[error("the retry settings are not valid")]
+    Retry(#[from] RetryPolicyError),
+    #[error("{0} must be more than zero")]
+    Zero(&'static str),
+}
+
+impl Config {
+    /// `port` is what the variable `PORT` says.
+    pub(crate) fn resolve(flags: &Flags, port: Option<&str>) -> Result<Self, ConfigError> {
+        let listen = listen::resolve(flags.listen.as_deref(), port)?;
+        let api_keys = keys::api_keys(&flags.api_keys)?;
+        if api_keys.is_empty() && !listen.ip().is_loopback() {
+            return Err(ConfigError::Open(listen));
+        }
+        if flags.redis_url.is_some() {
+            return Err(ConfigError::NotInThisBuild("Redis queues"));
+        }
+        let database = Database::parse(&flags.database_url, flags.database_max_connections)?;
+        if flags.role != RoleFlag::All && !database.is_shared() {
+            return Err(ConfigError::Alone);
+        }
+        let (key_ids, keyring) = keys::keyring(&flags.encryption_keys)?;
+        let allowed: Vec<_> = flags.allow_networks.iter().flat_map(|networks| networks.0.iter().copied()).collect();
+        Ok(Self {
+            listen,
+            public_url: flags.public_url.clone(),
+            database,
+            migrations: if flags.no_migrate { Migrations::Require } else { Migrations::Apply },
+            startup_timeout: flags.startup_timeout,
+            guard: guard(&allowed, flags.allow_http),
+            retry: retries::policy(flags)?,
+            options: options(flags)?,
+            keyring,
+            key_ids,
+            api_keys,
+            allowed,
+            allow_http: flags.allow_http,
+        })
+    }
+
+    /// Logs what the server runs with; of secrets how many there are.
+    pub(crate) fn log(&self, flags: &Flags) {
+        let list = |networks: &mut dyn Iterator<Item = String>| networks.collect::<Vec<_>>().join(",");
+        let trusted = flags.trusted_proxies.iter().flat_map(|networks| networks.0.iter().map(ToString::to_string));
+        tracing::info!(
+            listen = %self.listen,
+            public_url = self.public_url.as_ref().map(Url::as_str),
+            database_url = %self.database,
+            no_migrate = self.migrations == Migrations::Require,
+            allow_networks = list(&mut self.allowed.iter().map(ToString::to_string)),
+            allow_http = self.allow_http,
+            trusted_proxies = list(&mut trusted.into_iter()),
+            retry = ?self.retry,
+            delivery_timeout_seconds = self.options.timeout.as_secs_f64(),
+            retention_hours = flags.retention_hours,
+            capture_retention_hours = flags.capture_retention_hours,
+            cleanup_interval_seconds = self.options.cleanup_interval.as_secs_f64(),
+            cache_ttl_seconds = self.options.cache_ttl.as_secs_f64(),
+            concurrency = self.options.concurrency,
+            max_payload = self.options.max_payload,
+            capture_max_body = flags.capture_max_body,
+            encryption_keys = list(&mut self.key_ids.iter().map(|id| format!("{id}=***"))),
+            api_keys = if self.api_keys.is_empty() { "none" } else { "***" },
+            "configuration"
+        );
+        if self.key_ids.is_empty() {
+            tracing::warn!("secrets are stored in clear: give --encryption-key to seal them");
+        }
+        if self.api_keys.is_empty() {
+            tracing::warn!("the API is open to everybody on this machine: give --api-key to close it");
+        }
+    }
+}
+
+fn guard(allowed: &[IpNet], allow_http: bool) -> AddressGuard {
+    let guard = if allow_http { AddressGuard::new().allow_http() } else { AddressGuard::new() };
+    allowed.iter().fold(guard, |guard, network| guard.allow_network(*network))
+}
+
+fn options(flags: &Flags) -> Result<Options, ConfigError> {
+    for (name, value) in
+        [("--delivery-timeout", flags.delivery_timeout), ("--cleanup-interval", flags.cleanup_interval)]
+    {
+        if value.is_zero() {
+            return Err(ConfigError::Zero(name));
+        }
+    }
+    let mut options = Options::default();
+    options.concurrency = flags.concurrency as usize;
+    options.timeout = flags.delivery_timeout;
+    options.max_timeout = options.max_timeout.max(flags.delivery_timeout);
+    options.retention = HOUR * flags.retention_hours;
+    options.cleanup_interval = flags.cleanup_interval;
+    options.cache_ttl = flags.cache_ttl;
+    options.max_payload = flags.max_payload as usize;
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
+        Config::resolve(&Flags::of(arguments).unwrap(), None)
+    }
+
+    #[test]
+    fn without_keys_it_stays_on_this_machine() {
+        assert!(resolve(&[]).is_ok());
+        assert!(resolve(&["--listen=[::1]:80"]).is_ok());
+        for listen in ["--listen=0.0.0.0:80", "--listen=[::]:80", "--listen=10.0.0.1:80"] {
+            assert!(matches!(resolve(&[listen]), Err(ConfigError::Open(_))), "{listen}");
+            assert!(resolve(&[listen, "--api-key=key=acme"]).is_ok(), "{listen}");
+        }
+        assert!(matches!(Config::resolve(&Flags::of::<&str>(&[]).unwrap(), Some("80")), Err(ConfigError::Open(_))));
+    }
+
+    #[test]
+    fn roles_are_not_split_on_a_database_of_one_process() {
+        for role in ["--role=api", "--role=WORKER"] {
+            assert!(matches!(resolve(&[role]), Err(ConfigError::Alone)), "{role}");
+        }
+        assert!(resolve(&["--role=ALL"]).is_ok());
+    }
+
+    #[test]
+    fn redis_is_yet_to_come() {
+        let error = resolve(&["--redis-url=redis://:canary@host"]).unwrap_err().to_string();
+        assert!(error.contains("not in this build yet") && !error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn flags_reach_the_engine() {
+        let config = resolve(&[
+            "--concurrency=3",
+            "--delivery-timeout=45",
+            "--retention-hours=1",
+            "--cleanup-interval=9",
+            "--cache-ttl=7",
+            "--max-payload=99",
+        ])
+        .unwrap();
+        let options = config.options;
+        assert_eq!((options.concurrency, options.max_payload), (3, 99));
+        assert_eq!((options.timeout, options.max_timeout), (Duration::from_secs(45), Duration::from_secs(45)));
+        assert_eq!((options.retention, options.cleanup_interval), (HOUR, Duration::from_secs(9)));
+        assert_eq!(options.cache_ttl, Duration::from_secs(7));
+    }
+}

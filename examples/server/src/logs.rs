@@ -1,0 +1,72 @@
+//! How logs are written.
+
+mod json;
+
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, fmt};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Reads the names of other logging libraries too, in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogLevel(pub(crate) Level);
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(match text.trim().to_ascii_lowercase().as_str() {
+            "trace" => Level::TRACE,
+            "debug" => Level::DEBUG,
+            "info" => Level::INFO,
+            "warn" | "warning" => Level::WARN,
+            "error" | "critical" | "fatal" => Level::ERROR,
+            _ => return Err("it is one of trace, debug, info, warning, error and critical".to_owned()),
+        }))
+    }
+}
+
+/// Writes logs to standard output from now on. The crates below ours, which know nothing of what must stay secret,
+/// say no more than warnings.
+pub(crate) fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitError> {
+    let level = LevelFilter::from_level(level.0);
+    let ours = ["webhook_server", "webhook_axum", "webhook_core", "webhook_store_sqlite"];
+    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours.map(|name| (name, level)));
+    let writer = fmt::layer().with_writer(std::io::stdout).log_internal_errors(false);
+    let writer = match format {
+        LogFormat::Text => writer.with_ansi(std::io::stdout().is_terminal()).boxed(),
+        LogFormat::Json => writer.with_ansi(false).event_format(json::Json).boxed(),
+    };
+    tracing_subscriber::registry().with(writer.with_filter(filter)).try_init()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_come_in_many_spellings() {
+        for (text, level) in [
+            ("INFO", Level::INFO),
+            ("Warning", Level::WARN),
+            ("warn", Level::WARN),
+            ("CRITICAL", Level::ERROR),
+            ("debug", Level::DEBUG),
+        ] {
+            assert_eq!(text.parse(), Ok(LogLevel(level)), "{text}");
+        }
+        assert!("loud".parse::<LogLevel>().is_err());
+    }
+}

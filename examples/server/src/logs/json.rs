@@ -1,0 +1,73 @@
+//! One JSON object in each line, its fields at the top: `ts`, `level`, `target`, `message`, and those of the event.
+
+use std::fmt;
+
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+use webhook_core::{Clock, SystemClock};
+
+#[derive(Debug)]
+pub(super) struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let metadata = event.metadata();
+        let mut fields = Fields::default();
+        fields.put("ts", SystemClock.now().to_string());
+        fields.put("level", metadata.level().as_str());
+        fields.put("target", metadata.target());
+        event.record(&mut fields);
+        writer.write_char('{')?;
+        for (index, (name, value)) in fields.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(writer, "{comma}{}:{value}", Value::from(*name))?;
+        }
+        writer.write_str("}\n")
+    }
+}
+
+/// The fields of a line in their order, each name once.
+#[derive(Default)]
+struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    fn put(&mut self, name: &'static str, value: impl Into<Value>) {
+        if !self.0.iter().any(|(known, _)| *known == name) {
+            self.0.push((name, value.into()));
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field.name(), value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field.name(), value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field.name(), value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field.name(), value);
+    }
+}

@@ -1,0 +1,90 @@
+//! The engine and its HTTP API in one process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use webhook_axum::{Api, ApiOptions, Readiness, ServeOptions, access_log, not_found};
+use webhook_core::{BuildError, Role, Webhooks};
+
+use crate::config::Config;
+use crate::database::{DatabaseError, OpenDatabase};
+
+/// A server that listens, but does not answer before it runs.
+pub(crate) struct Server {
+    addr: SocketAddr,
+    listener: TcpListener,
+    router: Router,
+    readiness: Readiness,
+    webhooks: Webhooks,
+    database: OpenDatabase,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error("the engine cannot be built")]
+    Engine(#[from] BuildError),
+    #[error("cannot listen on {addr}")]
+    Listen { addr: SocketAddr, source: std::io::Error },
+    #[error("the worker broke down")]
+    Worker(#[source] JoinError),
+}
+
+impl Server {
+    /// Opens the database, and listens only then.
+    pub(crate) async fn start(config: &Config, figures: PrometheusHandle) -> Result<Self, ServerError> {
+        let database = config.database.open(config.migrations, config.startup_timeout).await?;
+        let webhooks = Webhooks::builder(database.store())
+            .guard(config.guard.clone())
+            .keyring(config.keyring.clone())
+            .retry(Arc::clone(&config.retry))
+            .options(config.options.clone())
+            .build()?;
+        let api = Api::new(webhooks.clone())
+            .options(ApiOptions::default().with_service("webhook-server", env!("CARGO_PKG_VERSION")))
+            .metrics(move || figures.render());
+        let readiness = api.readiness();
+        let api = match config.api_keys.is_empty() {
+            true => api.danger_no_auth(),
+            false => api.authenticator(Arc::new(config.api_keys.clone())),
+        };
+        let router = api.router().fallback(not_found).layer(access_log());
+
+        let listen = |source| ServerError::Listen { addr: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        Ok(Self { addr, listener, router, readiness, webhooks, database })
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Answers and delivers until `shutdown`, then ends cleanly: nothing new is taken, what is under way ends, and the
+    /// database is closed.
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
+        let Self { listener, router, readiness, webhooks, database, .. } = self;
+        let not_ready = async {
+            shutdown.cancelled().await;
+            readiness.stop();
+        };
+        let deliver = async {
+            let token = shutdown.clone();
+            let outcome = tokio::spawn(async move { webhooks.run(Role::Worker, token).await }).await;
+            // Whatever ended it: to accept what nobody delivers would help nobody.
+            shutdown.cancel();
+            outcome
+        };
+        let answer = webhook_axum::serve(listener, router, shutdown.clone(), ServeOptions::default());
+        let ((), outcome, ()) = tokio::join!(not_ready, deliver, answer);
+        database.close().await?;
+        outcome.map_err(ServerError::Worker)
+    }
+}
