@@ -113,7 +113,7 @@ async fn floods_from_both_sides_never_meet_a_busy_database() {
     let stored: i64 =
         sqlx::query_scalar("SELECT count(*) FROM webhook_delivery").fetch_one(&host).await.expect("a count");
     assert_eq!(stored as u64, accepted + 2 * TRANSACTIONS);
-    assert!(accepted > TRANSACTIONS, "the store wrote too: {accepted}");
+    assert!(accepted >= 16, "the store wrote too: {accepted}");
 }
 
 async fn transact(
