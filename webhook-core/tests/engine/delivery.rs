@@ -2,11 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use webhook_core::store::DeliveryFilter;
-use webhook_core::store::PageRequest;
+use webhook_core::store::{DeliveryFilter, EventFilter, PageRequest};
 use webhook_core::{
-    AddressGuard, Conflict, DeliveryState, Error, EventId, EventStatus, MemoryQueue, MemoryStore, NewEvent, Options,
-    Reason, RetrySchedule, Role, StandardSigner, SubscriptionDraft, TenantId, Webhooks,
+    AddressGuard, Conflict, DeliveryId, DeliveryState, Error, EventId, EventStatus, Hint, MemoryQueue, MemoryStore,
+    NewEvent, Options, Queue, QueueError, Reason, RetrySchedule, Role, StandardSigner, SubscriptionDraft, TenantId,
+    Timestamp, Webhooks,
 };
 
 use crate::receiver::{Answer, Received, Receiver};
@@ -21,17 +21,17 @@ struct Engine {
 
 impl Engine {
     fn start(delays: &[u64]) -> Self {
-        Self::start_with(delays, Options::default(), false)
+        Self::start_with(delays, Options::default(), None)
     }
 
-    fn start_with(delays: &[u64], options: Options, queue: bool) -> Self {
+    fn start_with(delays: &[u64], options: Options, queue: Option<Arc<dyn Queue>>) -> Self {
         let delays = delays.iter().map(|millis| Duration::from_millis(*millis));
         let mut builder = Webhooks::builder(Arc::new(MemoryStore::new()))
             .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
             .retry(Arc::new(RetrySchedule::new(delays).unwrap()))
             .options(options);
-        if queue {
-            builder = builder.queue(Arc::new(MemoryQueue::new()));
+        if let Some(queue) = queue {
+            builder = builder.queue(queue);
         }
         let webhooks = builder.build().unwrap();
         let shutdown = CancellationToken::new();
@@ -208,7 +208,7 @@ async fn the_same_key_gives_the_first_event_and_another_body_is_a_conflict() {
 async fn a_hanging_endpoint_with_a_backlog_delays_nobody_else() {
     let mut options = Options::default();
     options.concurrency = 64;
-    let engine = Engine::start_with(&[], options, false);
+    let engine = Engine::start_with(&[], options, None);
     let hanging = Receiver::start(|_, _| Answer::Never).await;
     let healthy = Receiver::start(always(200)).await;
     let draft = |url, pattern| SubscriptionDraft::new(url).with_events([pattern]).unwrap();
@@ -234,7 +234,7 @@ async fn a_hanging_endpoint_with_a_backlog_delays_nobody_else() {
 
 #[tokio::test]
 async fn a_thousand_events_to_ten_subscriptions_arrive_once_each() {
-    for queue in [false, true] {
+    for queue in [None, Some(Arc::new(MemoryQueue::new()) as Arc<dyn Queue>)] {
         let engine = Engine::start_with(&[], Options::default(), queue);
         let receiver = Receiver::start(always(200)).await;
         for number in 0..10 {
@@ -319,4 +319,78 @@ async fn a_changed_subscription_is_obeyed_by_the_next_attempt() {
     }
     new.wait_for(5).await;
     assert_eq!(old.seen().len(), 1);
+}
+
+/// A queue that loses every hint, or does not answer at all.
+#[derive(Debug)]
+struct BrokenQueue {
+    answers: bool,
+}
+
+#[async_trait::async_trait]
+impl Queue for BrokenQueue {
+    async fn push(&self, _: &[Hint]) -> Result<(), QueueError> {
+        self.answer(())
+    }
+
+    async fn pop(&self, _: Timestamp, _: Timestamp, _: u32) -> Result<Vec<Hint>, QueueError> {
+        self.answer(Vec::new())
+    }
+
+    async fn done(&self, _: &[DeliveryId]) -> Result<(), QueueError> {
+        self.answer(())
+    }
+
+    async fn depth(&self) -> Result<u64, QueueError> {
+        self.answer(0)
+    }
+}
+
+impl BrokenQueue {
+    fn answer<T>(&self, answer: T) -> Result<T, QueueError> {
+        if self.answers { Ok(answer) } else { Err(QueueError::Unavailable("it is away".into())) }
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_loses_all_hints_or_is_away_loses_no_delivery() {
+    for answers in [true, false] {
+        let engine = Engine::start_with(&[20], Options::default(), Some(Arc::new(BrokenQueue { answers })));
+        let receiver = Receiver::start(|_, count| Answer::Status(if count <= 100 { 500 } else { 200 })).await;
+        engine.webhooks.subscribe(&engine.tenant, SubscriptionDraft::new(receiver.url("/"))).await.unwrap();
+        let events = (0..100).map(|_| NewEvent::new("a.b".parse().unwrap(), "{}")).collect();
+        let emitted = engine.webhooks.emit_batch(&engine.tenant, events, None).await.unwrap();
+        for event in emitted {
+            assert_eq!(engine.settled(event.unwrap().id).await, EventStatus::Delivered);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_matches_too_many_subscriptions_is_refused_whole() {
+    let mut options = Options::default();
+    options.max_fan_out = 3;
+    let engine = Engine::start_with(&[], options, None);
+    let receiver = Receiver::start(always(200)).await;
+    for number in 0..4 {
+        let draft = SubscriptionDraft::new(receiver.url(&format!("/{number}")));
+        engine.webhooks.subscribe(&engine.tenant, draft).await.unwrap();
+    }
+    let refused = engine.webhooks.emit(&engine.tenant, NewEvent::new("a.b".parse().unwrap(), "{}")).await;
+    assert!(matches!(refused, Err(Error::FanOut { limit: 3 })), "{refused:?}");
+    let events = engine.webhooks.events(&engine.tenant, &EventFilter::default(), PageRequest::newest(1)).await.unwrap();
+    assert!(events.items.is_empty());
+}
+
+#[tokio::test]
+async fn an_idle_engine_attempts_a_lone_event_at_once_and_a_retry_when_it_is_due() {
+    let mut options = Options::default();
+    options.poll_interval = Duration::from_secs(3600);
+    let engine = Engine::start_with(&[200], options, None);
+    let receiver = Receiver::start(|_, count| Answer::Status(if count == 1 { 500 } else { 200 })).await;
+    engine.webhooks.subscribe(&engine.tenant, SubscriptionDraft::new(receiver.url("/"))).await.unwrap();
+    engine.emit("{}").await;
+    let seen = receiver.wait_for(2).await;
+    let waited = seen[1].at - seen[0].at;
+    assert!(waited >= Duration::from_millis(100), "not before it is due: {waited:?}");
 }
