@@ -10,6 +10,10 @@ mod run;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+/// As in the bundled server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Drives events through the engine to a receiver, beside what the machine can do without it.
