@@ -14,6 +14,9 @@ use crate::{DeliveryId, Grant, RateLimit, StoreError, TargetId, Timestamp, Token
 
 /// Leases of one claim at most.
 const CLAIM: usize = 256;
+/// So many slots are waited for while there is more to claim, and so long.
+const HANDFUL: usize = 64;
+const HANDFUL_WAIT: Duration = Duration::from_millis(5);
 /// While a walk over the targets is under way, it goes on this often though nothing was found.
 const WALK_INTERVAL: Duration = Duration::from_millis(100);
 /// With a queue, the store is asked directly this often: what the queue has lost is found then.
@@ -43,7 +46,7 @@ impl Worker {
             let slots = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                slots = self.free_slots() => slots,
+                slots = self.free_slots(progress.more) => slots,
             };
             let wait = match self.claim_once(slots, &mut progress).await {
                 Ok(wait) => {
@@ -71,10 +74,20 @@ impl Worker {
         }
     }
 
-    /// All free slots up to the size of a claim; waits for the first.
-    async fn free_slots(&self) -> Vec<OwnedSemaphorePermit> {
+    /// All free slots up to the size of a claim; waits for the first. While there is more to claim than slots, it waits
+    /// a moment for a handful: a claim for each slot that frees up would be dear.
+    async fn free_slots(&self, more: bool) -> Vec<OwnedSemaphorePermit> {
         let mut slots = Vec::new();
-        if let Ok(first) = Arc::clone(&self.slots).acquire_owned().await {
+        if more {
+            let handful = u32::try_from((self.context.options.concurrency / 8).clamp(1, HANDFUL)).unwrap_or(1);
+            let waiting = Arc::clone(&self.slots).acquire_many_owned(handful);
+            if let Ok(Ok(mut permits)) = tokio::time::timeout(HANDFUL_WAIT, waiting).await {
+                slots.extend(std::iter::from_fn(|| permits.split(1)));
+            }
+        }
+        if slots.is_empty()
+            && let Ok(first) = Arc::clone(&self.slots).acquire_owned().await
+        {
             slots.push(first);
         }
         while slots.len() < CLAIM
