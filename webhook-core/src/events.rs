@@ -115,11 +115,13 @@ impl Webhooks {
             },
         );
         let index = self.indexes().get(tenant).await?;
+        // Read before the subscription: whatever changes after that makes accepting match again.
+        let generation = index.generation();
         let version = match &target {
             DirectTarget::Subscription(id) => self.subscription(tenant, *id).await?.version,
             DirectTarget::AdHoc(_) => Generation::ZERO,
         };
-        let prepared = Prepared::direct(self.context(), index, tenant, event, target, version)?;
+        let prepared = Prepared::direct(self.context(), index, tenant, event, target, (generation, version))?;
         self.only(prepared.with_key(key)).await
     }
 

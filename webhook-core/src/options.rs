@@ -60,6 +60,6 @@ impl Default for Options {
 impl Options {
     /// How long a lease lasts.
     pub(crate) fn lease(&self) -> Duration {
-        self.max_timeout + self.lease_margin
+        self.max_timeout.max(self.timeout) + self.lease_margin
     }
 }

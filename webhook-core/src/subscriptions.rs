@@ -76,7 +76,7 @@ impl Webhooks {
     pub async fn subscribe(&self, tenant: &TenantId, draft: SubscriptionDraft) -> Result<NewSubscription, Error> {
         let (record, new) = self.new_subscription(tenant, draft)?;
         self.context().store.insert_subscription(&record, None).await?;
-        self.indexes().refresh(tenant).await?;
+        self.see_change(tenant).await;
         Ok(new)
     }
 
@@ -104,7 +104,7 @@ impl Webhooks {
         };
         match context.store.insert_subscription(&record, Some(&keyed)).await? {
             Inserted::Created(_) => {
-                self.indexes().refresh(tenant).await?;
+                self.see_change(tenant).await;
                 Ok(Subscribed::Created(Box::new(new)))
             }
             Inserted::Repeated(sealed) => {
@@ -176,7 +176,7 @@ impl Webhooks {
         if !context.store.delete_subscription(tenant, id, context.now()).await? {
             return Err(Error::NotFound(Noun::Subscription));
         }
-        self.indexes().refresh(tenant).await?;
+        self.see_change(tenant).await;
         while context.store.cancel_orphans(context.now(), 1000).await? == 1000 {}
         Ok(())
     }
@@ -231,6 +231,13 @@ impl Webhooks {
         Ok((subscription.tenant, secrets.ingest_secret))
     }
 
+    /// Takes a committed change over. Failing that is no error of the change: accepting events sees it anyway.
+    async fn see_change(&self, tenant: &TenantId) {
+        if let Err(error) = self.indexes().refresh(tenant).await {
+            tracing::warn!(%error, "the index was not refreshed after a change");
+        }
+    }
+
     async fn subscription_record(&self, tenant: &TenantId, id: SubscriptionId) -> Result<SubscriptionRecord, Error> {
         let found = self.context().store.subscriptions(&[(tenant.clone(), id)]).await?;
         found.into_iter().next().ok_or(Error::NotFound(Noun::Subscription))
@@ -257,7 +264,7 @@ impl Webhooks {
             match context.store.update_subscription(&record).await? {
                 Updated::Done(generation) => {
                     record.version = generation;
-                    self.indexes().refresh(tenant).await?;
+                    self.see_change(tenant).await;
                     self.wake();
                     return Ok((context.open(record)?.0, secrets));
                 }

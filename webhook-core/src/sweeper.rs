@@ -78,10 +78,11 @@ impl Sweeper {
             let step = store.prune(PruneRequest { ended_before, now, cursor, limit: PRUNE_STEP }).await?;
             events += step.events;
             crate::metrics::pruned(step.events);
-            cursor = step.cursor;
-            if cursor.is_none() {
+            // Keys that are left over take further steps, which look at the last events again.
+            if step.cursor.is_none() && !step.more_keys {
                 return Ok(events);
             }
+            cursor = step.cursor.or(cursor);
             tokio::time::sleep(PRUNE_PAUSE).await;
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct LiveTarget {
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) max_in_flight: Option<u32>,
     pub(crate) paused_until: Option<Timestamp>,
+    /// It takes no deliveries.
+    pub(crate) disabled: bool,
     loaded_at: Timestamp,
 }
 
@@ -51,16 +53,37 @@ impl LiveSecrets {
 }
 
 /// Why a target cannot be used: for the delivery's attempt log.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Unusable(String);
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Unusable {
+    text: String,
+    mendable: bool,
+}
+
+impl Unusable {
+    /// What is stored makes no sense, and will not.
+    fn never(error: impl ToString) -> Self {
+        Self { text: error.to_string(), mendable: false }
+    }
+
+    /// This process lacks something: a key, a scheme.
+    fn here(error: impl ToString) -> Self {
+        Self { text: error.to_string(), mendable: true }
+    }
+
+    /// Another configuration of this process may make it usable.
+    pub(crate) const fn can_be_mended(&self) -> bool {
+        self.mendable
+    }
+}
 
 impl LiveTarget {
     pub(crate) fn of_subscription(context: &Context, record: SubscriptionRecord) -> Result<Self, Unusable> {
-        let secrets = context.unseal(&record).map_err(|error| Unusable(error.to_string()))?;
-        let url = Url::parse(&record.settings.target_url).map_err(|error| Unusable(error.to_string()))?;
+        let secrets = context.unseal(&record).map_err(Unusable::here)?;
+        let url = Url::parse(&record.settings.target_url).map_err(Unusable::never)?;
         let signer = context.signers.get(&record.settings.scheme).cloned();
-        let signer = signer.ok_or_else(|| Unusable(format!("unknown signature scheme {}", record.settings.scheme)))?;
+        let signer =
+            signer.ok_or_else(|| Unusable::here(format!("unknown signature scheme {}", record.settings.scheme)))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &secrets.headers {
             insert(&mut headers, name, value)?;
@@ -73,18 +96,19 @@ impl LiveTarget {
             headers,
             signer: Some(signer),
             secrets: LiveSecrets::Subscription(secrets),
-            timeout: record.settings.timeout.unwrap_or(context.options.timeout),
+            timeout: record.settings.timeout.unwrap_or(context.options.timeout).min(context.options.max_timeout),
             retry: retry.unwrap_or_else(|| Arc::clone(&context.retry)),
             rate_limit: record.settings.rate_limit,
             max_in_flight: record.settings.max_in_flight,
             paused_until: record.paused_until,
+            disabled: record.disabled.is_some(),
             loaded_at: context.now(),
         })
     }
 
     pub(crate) fn ad_hoc(context: &Context, lease: &Lease, sealed: &crate::Sealed) -> Result<Self, Unusable> {
         let opened = open_ad_hoc(context, &lease.tenant, lease.delivery, sealed);
-        let target: AdHocTarget = opened.map_err(|error: Error| Unusable(error.to_string()))?;
+        let target: AdHocTarget = opened.map_err(|error: Error| Unusable::here(error))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &target.headers {
             insert(&mut headers, name, value)?;
@@ -92,24 +116,25 @@ impl LiveTarget {
         let signer = target.secret.as_ref().and_then(|_| context.signers.get(StandardSigner::SCHEME)).cloned();
         Ok(Self {
             version: Generation::ZERO,
-            url: Url::parse(&target.url).map_err(|error| Unusable(error.to_string()))?,
-            method: Method::from_bytes(target.method.as_bytes()).map_err(|error| Unusable(error.to_string()))?,
+            url: Url::parse(&target.url).map_err(Unusable::never)?,
+            method: Method::from_bytes(target.method.as_bytes()).map_err(Unusable::never)?,
             headers,
             signer,
             secrets: LiveSecrets::One(target.secret),
-            timeout: context.options.timeout,
+            timeout: context.options.timeout.min(context.options.max_timeout),
             retry: Arc::clone(&context.retry),
             rate_limit: None,
             max_in_flight: None,
             paused_until: None,
+            disabled: false,
             loaded_at: context.now(),
         })
     }
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &Secret) -> Result<(), Unusable> {
-    let name = HeaderName::try_from(name).map_err(|error| Unusable(error.to_string()))?;
-    let mut value = HeaderValue::try_from(value.expose()).map_err(|error| Unusable(error.to_string()))?;
+    let name = HeaderName::try_from(name).map_err(Unusable::never)?;
+    let mut value = HeaderValue::try_from(value.expose()).map_err(Unusable::never)?;
     value.set_sensitive(true);
     headers.append(name, value);
     Ok(())

@@ -45,14 +45,17 @@ impl MaintenanceStore for SqliteStore {
     }
 }
 
+/// A step removes events with about so many deliveries at most.
+const DELIVERIES: u32 = 5_000;
+
 async fn prune(conn: &mut SqliteConnection, request: PruneRequest) -> Result<PruneStep, Fault> {
     let PruneRequest { ended_before, now, cursor, limit } = request;
-    prune_keys(conn, now, limit).await?;
+    let more_keys = prune_keys(conn, now, limit).await?;
     let after = cursor.map_or(Vec::new(), |cursor| cursor.as_uuid().as_bytes().to_vec());
     // An event accepted later cannot have ended before.
     let below = EventId::floor(ended_before + history::ID_SLACK);
     let visited = sqlx::query(
-        "SELECT e.id, e.created_at < ?1 AND NOT EXISTS (
+        "SELECT e.id, e.deliveries, e.created_at < ?1 AND NOT EXISTS (
            SELECT 1 FROM webhook_delivery AS d WHERE d.event_id = e.id AND (d.state = 0 OR d.completed_at >= ?1)
          ) AS over
          FROM webhook_event AS e WHERE e.id > ?2 AND e.id < ?3 ORDER BY e.id LIMIT ?4",
@@ -63,23 +66,29 @@ async fn prune(conn: &mut SqliteConnection, request: PruneRequest) -> Result<Pru
     .bind(limit)
     .fetch_all(&mut *conn)
     .await?;
-    let (mut over, mut last) = (Vec::new(), None);
+    let (mut over, mut deliveries, mut seen, mut last) = (Vec::new(), 0, 0, None);
     for row in &visited {
         let id = rows::id(row, "id")?;
-        last = Some(EventId::from_uuid(id));
+        (last, seen) = (Some(EventId::from_uuid(id)), seen + 1);
         if row.try_get("over")? {
             over.push(id);
+            deliveries += rows::count(row, "deliveries")?;
+            // Other writers wait for this step.
+            if deliveries >= DELIVERIES {
+                break;
+            }
         }
     }
     let events = over.len() as u64;
     if events > 0 {
         delete_events(conn, bulk::hex_list(over)?).await?;
     }
-    Ok(PruneStep { events, cursor: last.filter(|_| visited.len() == limit as usize) })
+    let more = seen < visited.len() || visited.len() == limit as usize;
+    Ok(PruneStep { events, cursor: last.filter(|_| more), more_keys })
 }
 
-async fn prune_keys(conn: &mut SqliteConnection, now: Timestamp, limit: u32) -> Result<(), Fault> {
-    sqlx::query(
+async fn prune_keys(conn: &mut SqliteConnection, now: Timestamp, limit: u32) -> Result<bool, Fault> {
+    let removed = sqlx::query(
         "DELETE FROM webhook_idempotency_key WHERE (tenant, scope, key) IN (
            SELECT tenant, scope, key FROM webhook_idempotency_key WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
     )
@@ -87,7 +96,7 @@ async fn prune_keys(conn: &mut SqliteConnection, now: Timestamp, limit: u32) -> 
     .bind(limit)
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(removed.rows_affected() == u64::from(limit))
 }
 
 async fn delete_events(conn: &mut SqliteConnection, ids: String) -> Result<(), Fault> {

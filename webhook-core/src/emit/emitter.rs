@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Emitted, Prepared};
 use crate::context::Context;
-use crate::error::Conflict;
+use crate::error::{Conflict, Noun};
 use crate::index::Indexes;
 use crate::store::{AcceptOutcome, AcceptUnit, ItemOutcome};
 use crate::worker::{Reserved, Worker};
@@ -18,6 +18,7 @@ const MATCHES: usize = 16;
 /// Accepts events in batches and hands their deliveries to the local worker, or wakes it.
 #[derive(Debug)]
 pub(crate) struct Emitter {
+    context: Arc<Context>,
     indexes: Arc<Indexes>,
     worker: Arc<Worker>,
     group: GroupCommit<Arrival, Result<AcceptOutcome, StoreError>>,
@@ -31,9 +32,9 @@ struct Arrival {
 
 impl Emitter {
     pub(crate) fn new(context: Arc<Context>, indexes: Arc<Indexes>, worker: Arc<Worker>) -> Self {
-        let commit = Commit { context, worker: Arc::clone(&worker) };
+        let commit = Commit { context: Arc::clone(&context), worker: Arc::clone(&worker) };
         let group = GroupCommit::new(BATCH_WEIGHT, move |arrivals| commit.clone().run(arrivals));
-        Self { indexes, worker, group }
+        Self { context, indexes, worker, group }
     }
 
     /// Accepts the events, matching them again as long as subscriptions change in between.
@@ -48,13 +49,28 @@ impl Emitter {
                 AcceptOutcome::Done(outcomes) => return Ok(outcomes.into_iter().map(Emitted::try_from).collect()),
                 AcceptOutcome::Conflict => return Err(Conflict::KeyReused.into()),
                 AcceptOutcome::Stale => {
-                    self.indexes.refresh(&prepared.unit().tenant).await?;
-                    prepared = prepared.again()?;
+                    prepared = self.match_again(prepared).await?;
                 }
             }
         }
         let busy = std::io::Error::other("the tenant's subscriptions change faster than they can be matched");
         Err(StoreError::Unavailable(busy.into()).into())
+    }
+}
+
+impl Emitter {
+    async fn match_again(&self, prepared: Prepared) -> Result<Prepared, Error> {
+        let tenant = prepared.unit().tenant.clone();
+        self.indexes.refresh(&tenant).await?;
+        let index = self.indexes.get(&tenant).await?;
+        let matched = prepared.by(index)?;
+        // A direct event is matched by nothing: its subscription may be gone.
+        if let Some(id) = matched.direct_subscription()
+            && self.context.store.subscriptions(&[(tenant, id)]).await?.is_empty()
+        {
+            return Err(Error::NotFound(Noun::Subscription));
+        }
+        Ok(matched)
     }
 }
 
@@ -74,6 +90,10 @@ impl Commit {
                 outcomes.into_iter().map(Ok).collect()
             }
             Err(error) if units.len() == 1 => vec![Err(error)],
+            Err(error) if error.is_retryable() => {
+                let text = error.to_string();
+                units.iter().map(|_| Err(StoreError::Unavailable(text.clone().into()))).collect()
+            }
             // One bad unit fails alone.
             Err(_) => {
                 let mut answers = Vec::with_capacity(units.len());

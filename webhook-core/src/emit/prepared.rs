@@ -48,10 +48,21 @@ impl Prepared {
     }
 
     /// The same events, matched again by the index as it is now.
-    pub(crate) fn again(&self) -> Result<Self, Error> {
+    fn again(&self) -> Result<Self, Error> {
         let mut prepared = self.clone();
         prepared.match_all()?;
         Ok(prepared)
+    }
+
+    /// The same events, matched again by this index of their tenant.
+    pub(crate) fn by(&self, index: Arc<TenantIndex>) -> Result<Self, Error> {
+        Self { index, ..self.clone() }.again()
+    }
+
+    /// The subscription that a direct event goes to.
+    pub(crate) fn direct_subscription(&self) -> Option<SubscriptionId> {
+        let direct = self.unit.items.iter().find(|item| item.event.direct)?;
+        direct.deliveries.first()?.target.subscription()
     }
 
     pub(crate) fn matched(
@@ -67,14 +78,14 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// A direct event; `version` is that of the subscription it goes to, as the index knows it or as it was read.
+    /// A direct event, as of a generation of the tenant's subscriptions and a version of the one that it goes to.
     pub(crate) fn direct(
         context: &Arc<Context>,
         index: Arc<TenantIndex>,
         tenant: &TenantId,
         event: NewEvent,
         target: DirectTarget,
-        version: Generation,
+        (generation, version): (Generation, Generation),
     ) -> Result<Self, Error> {
         let mut item = item(context, tenant, event, true);
         let id = DeliveryId::from_uuid(context.new_id());
@@ -83,7 +94,7 @@ impl Prepared {
             DirectTarget::AdHoc(target) => seal_ad_hoc(context, tenant, id, &target)?,
         };
         item.deliveries = vec![NewDelivery::new(id, target)];
-        let unit = AcceptUnit::new(tenant.clone(), index.generation(), vec![item]);
+        let unit = AcceptUnit::new(tenant.clone(), generation, vec![item]);
         Ok(Self { context: Arc::clone(context), index, unit, versions: vec![vec![version]] })
     }
 
@@ -93,11 +104,12 @@ impl Prepared {
         self
     }
 
-    /// Shows every delivery with its event's position, its own, and the version of its subscription.
-    pub(crate) fn each_delivery(&mut self, mut f: impl FnMut(usize, usize, &mut NewDelivery, Generation)) {
+    /// Shows every delivery with its event's position, its own, the version of its subscription, and the event's size.
+    pub(crate) fn each_delivery(&mut self, mut f: impl FnMut(usize, usize, &mut NewDelivery, Generation, usize)) {
         for (position, (item, versions)) in self.unit.items.iter_mut().zip(&self.versions).enumerate() {
+            let payload_bytes = item.event.payload.len();
             for (number, (delivery, version)) in item.deliveries.iter_mut().zip(versions).enumerate() {
-                f(position, number, delivery, *version);
+                f(position, number, delivery, *version, payload_bytes);
             }
         }
     }

@@ -27,6 +27,8 @@ pub struct PruneStep {
     pub events: u64,
     /// Where to go on; none when everything was looked at.
     pub cursor: Option<EventId>,
+    /// More idempotency keys have expired than one step removes.
+    pub more_keys: bool,
 }
 
 /// What waits.

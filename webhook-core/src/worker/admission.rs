@@ -29,7 +29,8 @@ pub(super) enum Pace {
 }
 
 /// Windows of attempts in flight for each target: a new one starts small, and one that answers grows to its cap,
-/// so that a hanging target never holds many slots (I10). Slow targets together get half of all slots.
+/// so that a hanging target never holds many slots (I10). Targets that are slow, or have not answered yet, together get
+/// half of all slots, and one each up to three quarters: the last quarter is for those that are known to be fast.
 #[derive(Debug)]
 pub(super) struct Admission {
     cap: u32,
@@ -66,7 +67,8 @@ impl TargetState {
             in_flight: 0,
             window,
             cap,
-            slow: false,
+            // Until it has answered, it may be one that hangs.
+            slow: true,
             cut: false,
             limit: None,
             dry_until: None,
@@ -75,11 +77,21 @@ impl TargetState {
         }
     }
 
-    fn room(&self, slow_room: u32) -> u32 {
+    /// How many more it may have when slow targets together may have `slow` more.
+    fn room(&self, slow: SlowRoom) -> u32 {
         let room = self.window.min(self.cap).saturating_sub(self.in_flight);
-        // A slow target always gets one, so that it can prove to be fast again.
-        if self.slow && self.in_flight > 0 { room.min(slow_room) } else { room }
+        // A slow target gets one, so that it can prove to be fast again.
+        let floor = if self.in_flight == 0 { slow.floor } else { 0 };
+        if self.slow { room.min(slow.left.max(floor)) } else { room }
     }
+}
+
+/// What slow targets together may still have.
+#[derive(Clone, Copy, Debug)]
+struct SlowRoom {
+    left: u32,
+    /// What each of them may have when nothing is left.
+    floor: u32,
 }
 
 /// The right to one attempt of a target; dropping it without [`Seat::leave`] counts as not made.
@@ -116,21 +128,43 @@ impl Admission {
     /// A seat at a target, if it has room and is not known to be paused or dry.
     pub(super) fn sit(self: &Arc<Self>, target: TargetId, cap: Option<u32>, now: Timestamp) -> Option<Seat> {
         let mut state = self.state();
-        let slow_room = self.slow_slots.saturating_sub(state.slow_in_flight);
-        let entry = self.entry(&mut state, target, cap, now);
+        let slow_room = self.slow_room(&state);
+        let entry = self.entry(&mut state, target, now);
+        entry.cap = cap.unwrap_or(self.cap);
         let waits = [entry.paused_until, entry.dry_until].into_iter().flatten().any(|until| until > now);
-        if waits || entry.room(slow_room) == 0 {
+        // What is cut has older deliveries that wait: a new one must not overtake them.
+        if waits || entry.cut || entry.room(slow_room) == 0 {
             entry.cut = true;
             return None;
         }
         Some(self.seat(&mut state, target))
     }
 
-    /// A seat for a lease that was claimed within the room.
-    pub(super) fn take(self: &Arc<Self>, target: TargetId, cap: Option<u32>, now: Timestamp) -> Seat {
+    /// A seat for a lease that was claimed within the room; none when the target turns out to allow fewer at once.
+    pub(super) fn take(self: &Arc<Self>, target: TargetId, cap: Option<u32>, now: Timestamp) -> Option<Seat> {
         let mut state = self.state();
-        self.entry(&mut state, target, cap, now);
-        self.seat(&mut state, target)
+        let entry = self.entry(&mut state, target, now);
+        entry.cap = cap.unwrap_or(self.cap);
+        if entry.in_flight >= entry.cap {
+            entry.cut = true;
+            return None;
+        }
+        Some(self.seat(&mut state, target))
+    }
+
+    /// The limit that a target has now; one without a limit waits for no token.
+    pub(super) fn set_limit(&self, target: TargetId, limit: Option<RateLimit>) {
+        if let Some(entry) = self.state().targets.get_mut(&target) {
+            entry.limit = limit;
+            if limit.is_none() {
+                entry.dry_until = None;
+            }
+        }
+    }
+
+    fn slow_room(&self, state: &State) -> SlowRoom {
+        let floor = u32::from(state.slow_in_flight < self.slow_slots + self.slow_slots / 2);
+        SlowRoom { left: self.slow_slots.saturating_sub(state.slow_in_flight), floor }
     }
 
     fn seat(self: &Arc<Self>, state: &mut State, target: TargetId) -> Seat {
@@ -177,14 +211,20 @@ impl Admission {
         if state.targets.len() > CROWD {
             state.targets.retain(|_, entry| entry.in_flight > 0 || now.since(entry.touched) < FORGET);
         }
-        let slow_room = self.slow_slots.saturating_sub(state.slow_in_flight);
-        let default = FIRST_WINDOW.min(self.cap);
-        let room = |(id, entry): (&TargetId, &TargetState)| {
+        let mut slow = self.slow_room(&state);
+        let default = FIRST_WINDOW.min(self.cap).min(slow.left.max(slow.floor));
+        let mut of = HashMap::new();
+        for (id, entry) in &state.targets {
             let dry = entry.dry_until.is_some_and(|until| until > now);
-            let room = if dry { 0 } else { entry.room(slow_room) };
-            (room != default).then_some((*id, room))
-        };
-        Room { default, of: state.targets.iter().filter_map(room).collect() }
+            let room = if dry { 0 } else { entry.room(slow) };
+            if entry.slow {
+                slow.left = slow.left.saturating_sub(room);
+            }
+            if room != default {
+                of.insert(*id, room);
+            }
+        }
+        Room { default, of }
     }
 
     /// A claim gave so many leases on each target within this room: where that is all the room, more may wait.
@@ -201,9 +241,10 @@ impl Admission {
     /// The targets that wait for tokens and may have some at `now`, with how many they could use.
     pub(super) fn limited(&self, now: Timestamp) -> Vec<(TargetId, RateLimit, u32)> {
         let state = self.state();
+        let slow = self.slow_room(&state);
         let ready = |entry: &TargetState| entry.dry_until.is_some_and(|until| until <= now);
         let wanting = state.targets.iter().filter(|(_, entry)| ready(entry));
-        wanting.filter_map(|(id, entry)| Some((*id, entry.limit?, entry.room(self.slow_slots)))).collect()
+        wanting.filter_map(|(id, entry)| Some((*id, entry.limit?, entry.room(slow)))).collect()
     }
 
     /// When the next target that is dry or paused takes deliveries again.
@@ -216,7 +257,7 @@ impl Admission {
     /// A target has no token before `until`.
     pub(super) fn dry(&self, target: TargetId, limit: RateLimit, until: Timestamp, now: Timestamp) {
         let mut state = self.state();
-        let entry = self.entry(&mut state, target, None, now);
+        let entry = self.entry(&mut state, target, now);
         entry.limit = Some(limit);
         entry.dry_until = Some(until);
     }
@@ -231,7 +272,7 @@ impl Admission {
     /// A target asked for a pause.
     pub(super) fn pause(&self, target: TargetId, until: Timestamp, now: Timestamp) {
         let mut state = self.state();
-        let entry = self.entry(&mut state, target, None, now);
+        let entry = self.entry(&mut state, target, now);
         entry.paused_until = Some(entry.paused_until.map_or(until, |standing| standing.max(until)));
     }
 
@@ -240,17 +281,8 @@ impl Admission {
         self.state().targets.get_mut(&target).is_some_and(|entry| entry.paused_until.take().is_some())
     }
 
-    fn entry<'a>(
-        &self,
-        state: &'a mut State,
-        target: TargetId,
-        cap: Option<u32>,
-        now: Timestamp,
-    ) -> &'a mut TargetState {
-        let entry = state.targets.entry(target).or_insert_with(|| TargetState::new(cap.unwrap_or(self.cap), now));
-        if let Some(cap) = cap {
-            entry.cap = cap;
-        }
+    fn entry<'a>(&self, state: &'a mut State, target: TargetId, now: Timestamp) -> &'a mut TargetState {
+        let entry = state.targets.entry(target).or_insert_with(|| TargetState::new(self.cap, now));
         entry.touched = now;
         entry
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::admission::{Pace, Seat};
 use super::dispatch::Payload;
@@ -16,9 +17,20 @@ use crate::{
 };
 
 impl Worker {
-    /// Attempts a delivery and records what came of it.
-    pub(super) async fn deliver(&self, lease: Lease, target: &LiveTarget, payload: Arc<Payload>, seat: Seat) {
+    /// Attempts a delivery and records what came of it. When `abort` is cancelled before the answer is there, the
+    /// attempt is cut and the lease stays for whoever stops the worker to release.
+    pub(super) async fn deliver(
+        &self,
+        lease: Lease,
+        target: &LiveTarget,
+        payload: Arc<Payload>,
+        seat: Seat,
+        abort: CancellationToken,
+    ) {
         let started_at = self.context.now();
+        if abort.is_cancelled() {
+            return;
+        }
         if lease.until.since(started_at) <= target.timeout {
             // Too little of the lease is left: another worker may have the delivery before this attempt ends.
             self.stand_up(seat);
@@ -31,12 +43,16 @@ impl Worker {
         let (sent, result) = match request {
             Ok(request) => {
                 let headers = headers_for_log(&request.headers, target);
-                (headers, self.context.transport.send(request).await)
+                let result = tokio::select! {
+                    biased;
+                    result = self.context.transport.send(request) => result,
+                    () = abort.cancelled() => return,
+                };
+                (headers, result)
             }
             Err(error) => (Vec::new(), Err(TransportError::new(ErrorKind::Protocol, error.to_string()))),
         };
         let duration = start.elapsed();
-        drop(payload.clone());
         let now = self.context.now();
         seat.leave(pace(&result, duration), now);
 
@@ -57,7 +73,7 @@ impl Worker {
         drop(payload);
         let (next, effect) = self.judge(&lease, target, &attempt, retry_after, now);
         attempt.will_retry = matches!(next, NextStep::RetryAt(_));
-        self.record(lease, attempt, next, effect).await;
+        self.record(lease, attempt, next, effect, &abort).await;
     }
 
     /// What becomes of the delivery and of its subscription.
@@ -103,12 +119,21 @@ impl Worker {
         (next, effect)
     }
 
-    async fn record(&self, lease: Lease, attempt: Attempt, next: NextStep, effect: TargetEffect) {
+    async fn record(
+        &self,
+        lease: Lease,
+        attempt: Attempt,
+        next: NextStep,
+        effect: TargetEffect,
+        abort: &CancellationToken,
+    ) {
         crate::metrics::attempted(&attempt);
         let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, next);
         outcome.attempt = Some(attempt);
         outcome.effect = effect;
-        match self.recorder.record(outcome, lease.until).await {
+        let recorded = self.recorder.record(outcome, lease.until, abort).await;
+        self.held().remove(&lease.delivery);
+        match recorded {
             Some(Recorded::Done) => {}
             Some(Recorded::Fenced) => {
                 crate::metrics::fenced();

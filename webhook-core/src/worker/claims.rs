@@ -30,8 +30,10 @@ struct Progress {
     cursor: Option<TargetId>,
     /// The store is asked again then, whatever happens.
     poll_at: Timestamp,
-    /// The last claim was full: there may be more.
+    /// The last claim found something: there may be more.
     more: bool,
+    /// With a queue: the store is asked directly then, for what has no hint.
+    reconcile_at: Timestamp,
     /// The queue did not answer: the store is asked instead.
     queue_down: bool,
     pause: Duration,
@@ -40,8 +42,14 @@ struct Progress {
 impl Worker {
     pub(super) async fn claim_until(&self, shutdown: &CancellationToken) {
         let start = self.context.now();
-        let mut progress =
-            Progress { cursor: None, poll_at: start, more: false, queue_down: false, pause: FIRST_PAUSE };
+        let mut progress = Progress {
+            cursor: None,
+            poll_at: start,
+            more: false,
+            reconcile_at: start,
+            queue_down: false,
+            pause: FIRST_PAUSE,
+        };
         loop {
             let slots = tokio::select! {
                 biased;
@@ -109,6 +117,7 @@ impl Worker {
             return Ok(Some(wait));
         }
         self.alarm.clear();
+        progress.more = false;
         let mut room = self.admission.room(now);
         let tokens = self.take_tokens(now, &mut room).await;
         let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
@@ -135,7 +144,8 @@ impl Worker {
         }
         progress.cursor = claimed.cursor;
         progress.poll_at = now + self.context.options.poll_interval;
-        progress.more = found == limit as usize || (found > 0 && progress.cursor.is_some());
+        // Fewer than there are slots may be a share of each target: only an empty claim says that nothing is left.
+        progress.more |= found > 0;
         Ok(match progress.cursor {
             _ if progress.more => None,
             Some(_) => Some(WALK_INTERVAL.min(self.until_due(progress))),
@@ -167,7 +177,10 @@ impl Worker {
         let token = LeaseToken::new(self.context.entropy.next_u64());
         let until = now + self.context.options.lease();
         let request = ClaimRequest::new(now, until, token, limit, room).with_cursor(progress.cursor);
-        let Some(queue) = &self.context.queue else { return self.context.store.claim(request).await };
+        let Some(queue) = self.context.queue.as_ref().filter(|_| progress.reconcile_at > now) else {
+            progress.reconcile_at = now + RECONCILE_INTERVAL;
+            return self.context.store.claim(request).await;
+        };
         let hints = match queue.pop(now, until, limit).await {
             Ok(hints) => hints,
             Err(error) => {
@@ -182,24 +195,22 @@ impl Worker {
         }
         let ids: Vec<DeliveryId> = hints.iter().map(|hint| hint.delivery).collect();
         if ids.is_empty() {
-            // What is overdue by now has no hint any more.
-            let overdue = ClaimRequest::new(now, until, token, limit, room).with_cursor(progress.cursor);
-            return self.context.store.claim(overdue).await;
+            return self.context.store.claim(request).await;
         }
         let claimed = self.context.store.claim_ids(request, &ids).await?;
-        self.forget_hints(&ids, &claimed, now);
-        Ok(claimed)
+        self.forget_hints(&ids, &claimed);
+        progress.more = ids.len() == limit as usize;
+        Ok(Claimed { cursor: progress.cursor, ..claimed })
     }
 
-    /// Hints that gave no lease are looked at again later, by then through the store.
-    fn forget_hints(&self, ids: &[DeliveryId], claimed: &Claimed, now: Timestamp) {
+    /// Hints that gave no lease are forgotten: if their deliveries are still open, the store knows.
+    fn forget_hints(&self, ids: &[DeliveryId], claimed: &Claimed) {
         let Some(queue) = self.context.queue.clone() else { return };
         let leased: std::collections::HashSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
         let refused: Vec<_> = ids.iter().copied().filter(|id| !leased.contains(id)).collect();
         if refused.is_empty() {
             return;
         }
-        self.alarm.set(now + RECONCILE_INTERVAL);
         tokio::spawn(async move {
             if let Err(error) = queue.done(&refused).await {
                 tracing::debug!(%error, "hints were not taken back");

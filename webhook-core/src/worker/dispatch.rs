@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -21,9 +22,9 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// The payload of an event that was just accepted: its caller holds it anyway.
-    pub(super) fn unbudgeted(event: Event) -> Self {
-        Self { event, _budget: None }
+    /// An event, with what was taken of the budget for it.
+    pub(super) fn new(event: Event, budget: Option<OwnedSemaphorePermit>) -> Self {
+        Self { event, _budget: budget }
     }
 }
 
@@ -35,6 +36,9 @@ struct Ready {
     slot: OwnedSemaphorePermit,
     seat: Seat,
 }
+
+/// The subscriptions of the leases that were claimed together.
+type Targets = HashMap<TargetId, Result<Arc<LiveTarget>, Unusable>>;
 
 /// The deliveries of one event among those that were claimed together.
 type OfEvent = (EventId, Vec<Ready>);
@@ -64,41 +68,49 @@ impl Worker {
         let now = self.context.now();
         let mut ready = Vec::with_capacity(leases.len());
         for (lease, slot) in leases.into_iter().zip(slots) {
-            match targets.get(&lease.target.id()) {
-                Some(Ok(target)) => {
-                    let seat = self.admission.take(lease.target.id(), target.max_in_flight, now);
-                    ready.push(Ready { lease, target: Arc::clone(target), slot, seat });
-                }
-                Some(Err(error)) => self.end_unusable(lease, slot, error),
+            let target = match &lease.target {
+                Target::Subscription(_) => targets.get(&lease.target.id()).cloned(),
+                // Deliveries with the same key share limits, but each has a target of its own.
+                Target::AdHoc { sealed, .. } => Some(LiveTarget::ad_hoc(&self.context, &lease, sealed).map(Arc::new)),
+            };
+            match target {
+                Some(Ok(target)) => match self.admission.take(lease.target.id(), target.max_in_flight, now) {
+                    Some(seat) => {
+                        self.admission.set_limit(lease.target.id(), target.rate_limit);
+                        ready.push(Ready { lease, target, slot, seat });
+                    }
+                    None => self.give_back(vec![release(&lease, now)]),
+                },
+                Some(Err(error)) => self.not_usable(lease, slot, &error),
                 None => self.give_back(vec![release(&lease, now + self.context.options.poll_interval)]),
             }
         }
+        for ready in &ready {
+            self.held().insert(ready.lease.delivery, ready.lease.token);
+        }
         let Some(worker) = self.itself.upgrade() else { return };
-        self.tasks.spawn(async move { worker.load_and_spawn(ready).await });
+        self.tasks.spawn(async move {
+            let abort = worker.abort();
+            tokio::select! {
+                biased;
+                () = abort.cancelled() => {}
+                () = worker.load_and_spawn(ready) => {}
+            }
+        });
     }
 
     /// The targets of these leases at the versions that the leases name.
-    async fn live_targets(
-        &self,
-        leases: &[Lease],
-    ) -> Result<HashMap<TargetId, Result<Arc<LiveTarget>, Unusable>>, StoreError> {
+    async fn live_targets(&self, leases: &[Lease]) -> Result<Targets, StoreError> {
         let mut targets = HashMap::new();
         let mut missing = HashSet::new();
         for lease in leases {
-            let id = lease.target.id();
-            match &lease.target {
-                Target::Subscription(subscription) => {
-                    match self.targets.get(&self.context, *subscription, lease.version) {
-                        Some(target) => {
-                            targets.insert(id, Ok(target));
-                        }
-                        None => {
-                            missing.insert((lease.tenant.clone(), *subscription));
-                        }
-                    }
+            let Target::Subscription(subscription) = &lease.target else { continue };
+            match self.targets.get(&self.context, *subscription, lease.version) {
+                Some(target) => {
+                    targets.insert(lease.target.id(), Ok(target));
                 }
-                Target::AdHoc { sealed, .. } => {
-                    targets.insert(id, LiveTarget::ad_hoc(&self.context, lease, sealed).map(Arc::new));
+                None => {
+                    missing.insert((lease.tenant.clone(), *subscription));
                 }
             }
         }
@@ -120,7 +132,7 @@ impl Worker {
     async fn within_limits(
         &self,
         leases: Vec<Lease>,
-        targets: &HashMap<TargetId, Result<Arc<LiveTarget>, Unusable>>,
+        targets: &Targets,
         tokens: &HashMap<TargetId, (RateLimit, u32)>,
         counts: &HashMap<TargetId, u32>,
     ) -> Vec<Lease> {
@@ -128,7 +140,8 @@ impl Worker {
         let mut requests = Vec::new();
         for (id, count) in counts {
             let limit = targets.get(id).and_then(|target| target.as_ref().ok()?.rate_limit);
-            if let Some(limit) = limit.filter(|_| !tokens.contains_key(id)) {
+            // Tokens of a limit that was changed meanwhile do not count.
+            if let Some(limit) = limit.filter(|limit| tokens.get(id).is_none_or(|(taken, _)| taken != limit)) {
                 requests.push(TokenRequest { target: *id, limit, want: *count });
             }
         }
@@ -145,7 +158,10 @@ impl Worker {
         let (mut kept, mut released) = (Vec::with_capacity(leases.len()), Vec::new());
         for lease in leases {
             match allowed.get_mut(&lease.target.id()) {
-                Some((0, retry_at)) => released.push(release(&lease, *retry_at)),
+                Some((0, retry_at)) => {
+                    let jitter = Duration::from_millis(self.context.entropy.next_u64() % LIMIT_JITTER_MILLIS);
+                    released.push(release(&lease, *retry_at + jitter));
+                }
                 Some((tokens, _)) => {
                     *tokens -= 1;
                     kept.push(lease);
@@ -175,7 +191,7 @@ impl Worker {
             let (mut chunk, mut kib) = (Vec::new(), 0);
             while let Some((_, items)) = by_event.peek() {
                 let size = items.first().map_or(0, |ready| ready.lease.payload_bytes / 1024 + 1);
-                if kib + size > CHUNK_KIB && !chunk.is_empty() {
+                if kib + size > CHUNK_KIB.min(self.whole_budget()) && !chunk.is_empty() {
                     break;
                 }
                 kib += size;
@@ -186,15 +202,19 @@ impl Worker {
     }
 
     async fn load_chunk(&self, chunk: Vec<OfEvent>) {
-        let whole = u32::try_from((self.context.options.payload_budget / 1024).max(1)).unwrap_or(u32::MAX);
-        let mut budgets = HashMap::new();
-        let mut ids = Vec::with_capacity(chunk.len());
-        for (event, items) in &chunk {
-            let Some(ready) = items.first() else { continue };
-            let kib = (ready.lease.payload_bytes / 1024 + 1).min(whole);
-            budgets.insert(*event, Arc::clone(&self.payload_budget).acquire_many_owned(kib).await.ok());
-            ids.push((ready.lease.tenant.clone(), *event));
-        }
+        let sizes: Vec<_> = chunk
+            .iter()
+            .filter_map(|(event, items)| {
+                let lease = &items.first()?.lease;
+                Some(((lease.tenant.clone(), *event), (lease.payload_bytes / 1024 + 1).min(self.whole_budget())))
+            })
+            .collect();
+        // All at once: whoever held a part while waiting for more could wait for ever.
+        let kib = sizes.iter().map(|(_, kib)| *kib).sum::<u32>().min(self.whole_budget());
+        let Ok(mut budget) = Arc::clone(&self.payload_budget).acquire_many_owned(kib).await else { return };
+        let mut budgets: HashMap<EventId, Option<OwnedSemaphorePermit>> =
+            sizes.iter().map(|((_, event), kib)| (*event, budget.split(*kib as usize))).collect();
+        let ids: Vec<_> = sizes.into_iter().map(|(id, _)| id).collect();
         let events = match self.context.store.load_events(&ids).await {
             Ok(events) => events,
             Err(error) => {
@@ -208,10 +228,15 @@ impl Worker {
         let mut payloads: HashMap<EventId, Arc<Payload>> = HashMap::new();
         for event in events {
             let budget = budgets.remove(&event.id).flatten();
-            payloads.insert(event.id, Arc::new(Payload { event, _budget: budget }));
+            payloads.insert(event.id, Arc::new(Payload::new(event, budget)));
         }
         for (event, items) in chunk {
-            let Some(payload) = payloads.remove(&event) else { continue };
+            let Some(payload) = payloads.remove(&event) else {
+                tracing::error!(%event, "an event with open deliveries is not there; leases are given back");
+                let due = self.context.now() + UNUSABLE_DELAY;
+                self.give_back(items.iter().map(|ready| release(&ready.lease, due)).collect());
+                continue;
+            };
             for Ready { lease, target, slot, seat } in items {
                 self.spawn(lease, target, Arc::clone(&payload), slot, seat);
             }
@@ -230,29 +255,29 @@ impl Worker {
         let Some(worker) = self.itself.upgrade() else { return };
         self.held().insert(lease.delivery, lease.token);
         self.tasks.spawn(async move {
-            let delivery = lease.delivery;
-            let abort = worker.abort.clone();
-            tokio::select! {
-                biased;
-                () = worker.deliver(lease, &target, payload, seat) => {
-                    worker.held().remove(&delivery);
-                }
-                () = abort.cancelled() => {}
-            }
+            worker.deliver(lease, &target, payload, seat, worker.abort()).await;
             drop(slot);
         });
     }
 
-    /// A delivery whose target cannot even be read ends without an attempt, so that it does not come back for ever.
-    fn end_unusable(&self, lease: Lease, slot: OwnedSemaphorePermit, error: &Unusable) {
+    /// A delivery whose target cannot be read: what somebody can mend is looked at again later, anything else ends, so
+    /// that it does not come back for ever.
+    fn not_usable(&self, lease: Lease, slot: OwnedSemaphorePermit, error: &Unusable) {
         tracing::error!(delivery = %lease.delivery, %error, "a delivery's target cannot be used");
+        if error.can_be_mended() {
+            return self.give_back(vec![release(&lease, self.context.now() + UNUSABLE_DELAY)]);
+        }
         let Some(worker) = self.itself.upgrade() else { return };
         let step = NextStep::End(DeliveryState::Exhausted, Some(Reason::Unusable));
         let outcome = Outcome::new(lease.tenant, lease.delivery, lease.token, step);
         self.tasks.spawn(async move {
-            worker.recorder.record(outcome, lease.until).await;
+            worker.recorder.record(outcome, lease.until, &worker.abort()).await;
             drop(slot);
         });
+    }
+
+    pub(super) fn whole_budget(&self) -> u32 {
+        u32::try_from((self.context.options.payload_budget / 1024).max(1)).unwrap_or(u32::MAX)
     }
 
     /// The pace of an attempt that was not made.
@@ -263,3 +288,7 @@ impl Worker {
 
 /// Payloads of one read at most, in KiB.
 const CHUNK_KIB: u32 = 8 * 1024;
+/// When a delivery is looked at again that somebody has to mend something for, such as a missing key.
+const UNUSABLE_DELAY: Duration = Duration::from_secs(60);
+/// What exceeds a rate limit waits up to so much longer than for the next token.
+const LIMIT_JITTER_MILLIS: u64 = 50;

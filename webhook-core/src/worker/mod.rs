@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use admission::{Admission, Seat};
 use alarm::Alarm;
@@ -45,7 +46,7 @@ pub(crate) struct Worker {
     payload_budget: Arc<Semaphore>,
     running: AtomicBool,
     tasks: TaskTracker,
-    abort: CancellationToken,
+    abort: Mutex<CancellationToken>,
     held: Mutex<HashMap<DeliveryId, LeaseToken>>,
     last_claim: AtomicI64,
     itself: Weak<Worker>,
@@ -61,6 +62,10 @@ pub(crate) struct Reserved {
     version: Generation,
     slot: OwnedSemaphorePermit,
     seat: Seat,
+    /// What was taken of the payload budget, with the first delivery of an event.
+    budget: Option<OwnedSemaphorePermit>,
+    /// Whoever stops the worker waits for it.
+    _task: TaskTrackerToken,
 }
 
 impl Worker {
@@ -81,7 +86,7 @@ impl Worker {
             payload_budget,
             running: AtomicBool::new(false),
             tasks: TaskTracker::new(),
-            abort: CancellationToken::new(),
+            abort: Mutex::default(),
             held: Mutex::default(),
             last_claim: AtomicI64::new(0),
             itself: Weak::clone(itself),
@@ -110,39 +115,47 @@ impl Worker {
     /// Leases deliveries of new events to this worker, as far as it runs here, has free slots, and the targets are
     /// known to take them right away. They start when the events are committed.
     pub(crate) fn reserve(&self, prepared: &mut Prepared) -> Vec<Reserved> {
-        let mut reserved = Vec::new();
-        if !self.running.load(Ordering::Relaxed) {
+        let mut reserved: Vec<Reserved> = Vec::new();
+        // Taken before it is known whether the worker runs: one that stops meanwhile waits for this.
+        let task = self.tasks.token();
+        if !self.running.load(Ordering::SeqCst) {
             return reserved;
         }
         let now = self.context.now();
         let token = LeaseToken::new(self.context.entropy.next_u64());
         let grant = LeaseGrant { token, until: now + self.context.options.lease() };
         let keep = self.context.options.concurrency / KEPT_FOR_CLAIMS;
-        prepared.each_delivery(|item, delivery, new, version| {
+        prepared.each_delivery(|item, delivery, new, version, payload_bytes| {
             new.lease = None;
             let Target::Subscription(id) = &new.target else { return };
             if self.slots.available_permits() <= keep {
                 return;
             }
             let Some(target) = self.targets.get(&self.context, *id, version) else { return };
-            if target.rate_limit.is_some() || target.paused_until.is_some_and(|until| until > now) {
+            let waits = target.disabled || target.paused_until.is_some_and(|until| until > now);
+            if waits || target.rate_limit.is_some() {
                 return;
             }
+            let budget = if reserved.last().is_none_or(|last| last.item != item) {
+                let kib = u32::try_from(payload_bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.whole_budget());
+                let Ok(budget) = Arc::clone(&self.payload_budget).try_acquire_many_owned(kib) else { return };
+                Some(budget)
+            } else {
+                None
+            };
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
             let Some(seat) = self.admission.sit(new.target.id(), target.max_in_flight, now) else { return };
             new.lease = Some(grant);
-            reserved.push(Reserved { item, delivery, version, slot, seat });
+            reserved.push(Reserved { item, delivery, version, slot, seat, budget, _task: task.clone() });
         });
         reserved
     }
 
     /// Attempts the deliveries of a committed event that were leased to this worker.
-    pub(crate) fn start(&self, item: AcceptItem, reserved: Vec<Reserved>) {
-        if reserved.is_empty() {
-            return;
-        }
+    pub(crate) fn start(&self, item: AcceptItem, mut reserved: Vec<Reserved>) {
+        let Some(first) = reserved.first_mut() else { return };
         let AcceptItem { event, deliveries, .. } = item;
-        let payload = Arc::new(Payload::unbudgeted(event));
+        let payload = Arc::new(Payload::new(event, first.budget.take()));
         for reserved in reserved {
             let Some(new) = deliveries.get(reserved.delivery) else { continue };
             let (Some(grant), Target::Subscription(id)) = (new.lease, &new.target) else { continue };
@@ -172,6 +185,11 @@ impl Worker {
     /// Gives leases back, without waiting for it.
     fn give_back(&self, releases: Vec<Release>) {
         let Some(worker) = self.itself.upgrade().filter(|_| !releases.is_empty()) else { return };
+        let mut held = self.held();
+        for release in &releases {
+            held.remove(&release.delivery);
+        }
+        drop(held);
         self.tasks.spawn(async move {
             if let Err(error) = worker.context.store.release(&releases).await {
                 tracing::warn!(%error, "leases were not given back; they will run out");
@@ -184,9 +202,11 @@ impl Worker {
 
     /// Runs until `shutdown`, then ends cleanly.
     pub(crate) async fn run(&self, shutdown: CancellationToken) {
-        self.running.store(true, Ordering::Relaxed);
+        self.tasks.reopen();
+        *self.abort.lock().unwrap_or_else(PoisonError::into_inner) = CancellationToken::new();
+        self.running.store(true, Ordering::SeqCst);
         self.claim_until(&shutdown).await;
-        self.running.store(false, Ordering::Relaxed);
+        self.running.store(false, Ordering::SeqCst);
         self.stop().await;
     }
 
@@ -196,7 +216,7 @@ impl Worker {
         if tokio::time::timeout(self.context.options.grace, self.tasks.wait()).await.is_ok() {
             return;
         }
-        self.abort.cancel();
+        self.abort().cancel();
         self.tasks.wait().await;
         let due = self.context.now();
         let rest: Vec<_> = self.held().drain().map(|(delivery, token)| Release { delivery, token, due }).collect();
@@ -204,6 +224,10 @@ impl Worker {
         if let Err(error) = self.context.store.release(&rest).await {
             tracing::warn!(%error, "leases were not released; they will run out");
         }
+    }
+
+    fn abort(&self) -> CancellationToken {
+        self.abort.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<DeliveryId, LeaseToken>> {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::context::Context;
 use crate::store::{Outcome, Recorded};
 use crate::{GroupCommit, StoreError, Timestamp};
@@ -30,8 +32,13 @@ impl Recorder {
     }
 
     /// Records an outcome, again and again while the store is away, until the lease has run out: then another worker
-    /// has the delivery, and this outcome would be fenced.
-    pub(super) async fn record(&self, outcome: Outcome, until: Timestamp) -> Option<Recorded> {
+    /// has the delivery, and this outcome would be fenced. After `abort` it tries no more.
+    pub(super) async fn record(
+        &self,
+        outcome: Outcome,
+        until: Timestamp,
+        abort: &CancellationToken,
+    ) -> Option<Recorded> {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.group.submit(outcome.clone(), 1).await {
@@ -44,7 +51,10 @@ impl Recorder {
             if self.context.now() + pause >= until {
                 return None;
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = abort.cancelled() => return None,
+                () = tokio::time::sleep(pause) => {}
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -54,6 +64,10 @@ async fn commit(context: &Context, outcomes: Vec<Outcome>) -> Vec<Result<Recorde
     match context.store.record(context.now(), &outcomes).await {
         Ok(recorded) => recorded.into_iter().map(Ok).collect(),
         Err(error) if outcomes.len() == 1 => vec![Err(error)],
+        Err(error) if error.is_retryable() => {
+            let text = error.to_string();
+            outcomes.iter().map(|_| Err(StoreError::Unavailable(text.clone().into()))).collect()
+        }
         // One bad outcome fails alone.
         Err(_) => {
             let mut answers = Vec::with_capacity(outcomes.len());

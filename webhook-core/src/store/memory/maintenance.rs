@@ -19,7 +19,7 @@ impl MaintenanceStore for MemoryStore {
     async fn prune(&self, request: PruneRequest) -> Result<PruneStep, StoreError> {
         let mut state = self.state();
         let limit = request.limit.max(1) as usize;
-        state.forget_keys(request.now, limit);
+        let more_keys = state.forget_keys(request.now, limit);
         let start = request.cursor.map_or(Unbounded, Excluded);
         let looked_at: Vec<_> = state.events.range((start, Unbounded)).take(limit).map(|(id, _)| *id).collect();
         let cursor = looked_at.last().copied().filter(|_| looked_at.len() == limit);
@@ -30,7 +30,7 @@ impl MaintenanceStore for MemoryStore {
                 events += 1;
             }
         }
-        Ok(PruneStep { events, cursor })
+        Ok(PruneStep { events, cursor, more_keys })
     }
 
     async fn cancel_orphans(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {

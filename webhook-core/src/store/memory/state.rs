@@ -113,11 +113,14 @@ impl State {
     }
 
     /// Forgets up to `limit` keys that have expired.
-    pub(super) fn forget_keys(&mut self, now: Timestamp, limit: usize) {
+    pub(super) fn forget_keys(&mut self, now: Timestamp, limit: usize) -> bool {
         for _ in 0..limit {
-            let Some((_, name)) = self.keys_by_end.first().filter(|(end, _)| *end <= now).cloned() else { return };
+            let Some((_, name)) = self.keys_by_end.first().filter(|(end, _)| *end <= now).cloned() else {
+                return false;
+            };
             self.keys_by_end.pop_first();
             self.keys.remove(&name);
         }
+        self.keys_by_end.first().is_some_and(|(end, _)| *end <= now)
     }
 }
