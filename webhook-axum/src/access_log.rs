@@ -93,7 +93,7 @@ where
                 method = line.method.as_str(),
                 path = line.uri.path(),
                 status = response.status().as_u16(),
-                latency_ms = line.start.elapsed().as_secs_f64() * 1000.0,
+                latency_ms = line.start.elapsed().as_micros() as f64 / 1000.0,
             );
         }
         Poll::Ready(result)

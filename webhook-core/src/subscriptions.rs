@@ -153,7 +153,8 @@ impl Webhooks {
             if let Some(signer) = context.signers.get(&record.settings.scheme) {
                 let fits = signer.check_secret(&secrets.secret);
                 fits.map_err(|error| Error::invalid("secret", format!("needed for this scheme: {error}")))?;
-                secrets.previous = secrets.previous.take().filter(|old| signer.check_secret(&old.secret).is_ok());
+                let fits = |old: &PreviousSecret| signer.signs_with_all() && signer.check_secret(&old.secret).is_ok();
+                secrets.previous = secrets.previous.take().filter(fits);
             }
             match &draft.ingest_secret {
                 SecretChange::Keep => {}
@@ -188,7 +189,8 @@ impl Webhooks {
         Ok(self.context().reveal(&subscription, &secrets))
     }
 
-    /// Gives a subscription a new secret; the old one signs too until the grace ends.
+    /// Gives a subscription a new secret; the old one signs too until the grace ends. A scheme whose header has room for
+    /// one signature only, see [`crate::Signer::signs_with_all`], has no grace: the new secret counts at once.
     ///
     /// # Errors
     ///
@@ -214,7 +216,7 @@ impl Webhooks {
                     None => signer.generate_secret(&*context.entropy),
                 };
                 let old = std::mem::replace(&mut secrets.secret, next);
-                let keep = !grace.is_zero() && old != secrets.secret;
+                let keep = !grace.is_zero() && old != secrets.secret && signer.signs_with_all();
                 secrets.previous = keep.then(|| PreviousSecret::new(old, context.now() + grace));
                 Ok(())
             })

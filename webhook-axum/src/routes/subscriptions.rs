@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use webhook_core::{Conflict, Error, Subscribed, SubscriptionDraft, SubscriptionId};
+use webhook_core::{Conflict, Error, SecretChange, Subscribed, SubscriptionDraft, SubscriptionId};
 
 use crate::api::ApiState;
 use crate::auth::{Caller, Scopes};
@@ -104,6 +104,7 @@ pub(crate) async fn replace_subscription(
 ) -> Result<Response, Problem> {
     let body = body::read_json(&headers, body, body::SMALL).await?;
     let draft = read(&body)?;
+    may_change_secrets(&caller.0, &draft)?;
     let subscription = state.webhooks.replace_subscription(caller.tenant(), id.into(), draft, None).await?;
     Ok(json::answer(StatusCode::OK, &shown(&state, &caller.0, subscription)))
 }
@@ -134,6 +135,7 @@ pub(crate) async fn update_subscription(
         let current = state.webhooks.subscription(caller.tenant(), id).await?;
         let version = current.version;
         let draft = patched(current, &patch)?;
+        may_change_secrets(&caller.0, &draft)?;
         match state.webhooks.replace_subscription(caller.tenant(), id, draft, Some(version)).await {
             Err(Error::Conflict(Conflict::Changed)) if tries < PATCH_TRIES => tries += 1,
             result => return Ok(json::answer(StatusCode::OK, &shown(&state, &caller.0, result?))),
@@ -160,6 +162,16 @@ pub(crate) async fn delete_subscription(
 fn read(body: &[u8]) -> Result<SubscriptionDraft, Problem> {
     let json::Object(input): json::Object<wire::SubscriptionInput> = json::parse(body::text(body)?)?;
     Ok(input.into_draft()?)
+}
+
+/// Giving a subscription another secret is rotating it, and needs the same scope.
+fn may_change_secrets(caller: &Caller, draft: &SubscriptionDraft) -> Result<(), Problem> {
+    let changes = draft.secret.is_some() || draft.ingest_secret != SecretChange::Keep;
+    if changes && !caller.scopes.contains(Scopes::SECRETS) {
+        Err(Problem::forbidden("the key lacks the scope secrets"))
+    } else {
+        Ok(())
+    }
 }
 
 fn shown(state: &ApiState, caller: &Caller, subscription: webhook_core::Subscription) -> wire::Subscription {

@@ -50,6 +50,10 @@ impl Signer for Ed25519Signer {
         Some(format!("{PUBLIC_PREFIX}{}", STANDARD.encode(key.as_bytes())))
     }
 
+    fn signs_with_all(&self) -> bool {
+        true
+    }
+
     fn signature_headers(&self) -> &[&'static str] {
         SIGNATURE_HEADERS
     }

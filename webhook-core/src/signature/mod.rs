@@ -79,6 +79,10 @@ pub trait Signer: Debug + Send + Sync + 'static {
     /// - `None` for symmetric schemes, and for a secret that `check_secret` refuses.
     fn public_key(&self, secret: &Secret) -> Option<String>;
 
+    /// Whether a message can carry a signature by each live secret, so that the old one keeps working during a
+    /// rotation's grace. Where it cannot, the new secret counts at once.
+    fn signs_with_all(&self) -> bool;
+
     /// Names, in lower case, of the headers whose values attempt logs must not show.
     fn signature_headers(&self) -> &[&'static str];
 

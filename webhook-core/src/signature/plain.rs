@@ -69,6 +69,10 @@ impl Signer for PlainSigner {
         None
     }
 
+    fn signs_with_all(&self) -> bool {
+        false
+    }
+
     fn signature_headers(&self) -> &[&'static str] {
         slice::from_ref(&self.header)
     }

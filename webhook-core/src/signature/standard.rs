@@ -49,6 +49,10 @@ impl Signer for StandardSigner {
         None
     }
 
+    fn signs_with_all(&self) -> bool {
+        true
+    }
+
     fn signature_headers(&self) -> &[&'static str] {
         SIGNATURE_HEADERS
     }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::target::LiveTarget;
 use crate::{Deadlines, Event, Message, OutboundRequest, SignError, Timestamp};
 
+const ID: HeaderName = HeaderName::from_static("webhook-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
 const EVENT_TYPE: HeaderName = HeaderName::from_static("x-event-type");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("webhook/", env!("CARGO_PKG_VERSION")));
@@ -36,9 +37,13 @@ pub(super) fn outbound(
     }
     headers.insert(ATTEMPT, HeaderValue::from(number));
     headers.entry(USER_AGENT).or_insert(AGENT);
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let id = event.id.as_uuid().hyphenated().encode_lower(&mut buffer);
+    // Whatever the scheme: it is how receivers know a repeat. A replayed request may bring its own.
+    if let Ok(value) = HeaderValue::try_from(&*id) {
+        headers.entry(ID).or_insert(value);
+    }
     if let Some(signer) = &target.signer {
-        let mut buffer = uuid::Uuid::encode_buffer();
-        let id = event.id.as_uuid().hyphenated().encode_lower(&mut buffer);
         let message = Message::new(id, now, &event.payload);
         signer.sign(&message, &target.secrets.at(now), &mut headers)?;
     }

@@ -394,3 +394,47 @@ async fn an_idle_engine_attempts_a_lone_event_at_once_and_a_retry_when_it_is_due
     let waited = seen[1].at - seen[0].at;
     assert!(waited >= Duration::from_millis(100), "not before it is due: {waited:?}");
 }
+
+#[tokio::test]
+async fn many_hanging_endpoints_that_nobody_knew_delay_nobody_else() {
+    let engine = Engine::start(&[]);
+    let hanging = Receiver::start(|_, _| Answer::Never).await;
+    let healthy = Receiver::start(always(200)).await;
+    let draft = |url, pattern| SubscriptionDraft::new(url).with_events([pattern]).unwrap();
+    for number in 0..60 {
+        let url = hanging.url(&format!("/{number}"));
+        engine.webhooks.subscribe(&engine.tenant, draft(url, "hang.*")).await.unwrap();
+    }
+    engine.webhooks.subscribe(&engine.tenant, draft(healthy.url("/"), "ok.*")).await.unwrap();
+    let emit = async |event_type: &str| {
+        engine.webhooks.emit(&engine.tenant, NewEvent::new(event_type.parse().unwrap(), "{}")).await.unwrap();
+    };
+    // It has answered before; those that hang have not.
+    emit("ok.now").await;
+    healthy.wait_for(1).await;
+    for _ in 0..50 {
+        emit("hang.now").await;
+    }
+    hanging.wait_for(200).await;
+    let start = tokio::time::Instant::now();
+    for count in 2..=20 {
+        emit("ok.now").await;
+        healthy.wait_for(count).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_scheme_with_one_signature_names_the_event_and_rotates_at_once() {
+    let engine = Engine::start(&[]);
+    let receiver = Receiver::start(always(200)).await;
+    let draft = SubscriptionDraft::new(receiver.url("/")).with_scheme("x-hub-signature-256");
+    let new = engine.webhooks.subscribe(&engine.tenant, draft).await.unwrap();
+    let event = engine.emit("{}").await;
+    let seen = receiver.wait_for(1).await;
+    assert_eq!(seen[0].header("webhook-id"), event.to_string());
+    assert!(seen[0].header("x-hub-signature-256").starts_with("sha256="));
+    let id = new.subscription.id;
+    let rotated = engine.webhooks.rotate_secret(&engine.tenant, id, None, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(rotated.previous, None, "it could not sign with both");
+}

@@ -207,6 +207,10 @@ fn the_registry_knows_the_built_in_schemes_and_takes_more() {
         fn public_key(&self, secret: &Secret) -> Option<String> {
             self.0.public_key(secret)
         }
+        fn signs_with_all(&self) -> bool {
+            true
+        }
+
         fn signature_headers(&self) -> &[&'static str] {
             self.0.signature_headers()
         }
