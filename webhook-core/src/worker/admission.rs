@@ -233,7 +233,8 @@ impl Admission {
             let room = room.get(*target);
             // Without room nothing was looked for, and what was known stays.
             if room > 0 {
-                entry.cut = counts.get(target).is_some_and(|count| *count >= room);
+                let full = entry.in_flight >= entry.window.min(entry.cap);
+                entry.cut = counts.get(target).is_some_and(|count| *count >= room || full);
             }
         }
     }

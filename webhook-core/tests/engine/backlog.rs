@@ -100,6 +100,22 @@ async fn a_cap_of_one_attempt_at_once_holds_from_the_first_claim_on() {
 }
 
 #[tokio::test]
+async fn what_exceeds_a_cap_follows_without_waiting_for_the_poll() {
+    let mut options = Options::default();
+    options.poll_interval = Duration::from_secs(3600);
+    let (webhooks, transport) = engine(options);
+    let mut draft = SubscriptionDraft::new("http://127.0.0.1:9/");
+    draft.settings.max_in_flight = Some(1);
+    webhooks.subscribe(&TenantId::default(), draft).await.unwrap();
+    emit(&webhooks, 10, b"{}").await;
+    transport.hang();
+    let _running = run(&webhooks);
+    arrived(&transport, 1).await;
+    transport.resume();
+    arrived(&transport, 10).await;
+}
+
+#[tokio::test]
 async fn a_rate_limit_that_is_lifted_is_lifted_for_the_backlog_too() {
     let (webhooks, transport) = engine(Options::default());
     let mut draft = SubscriptionDraft::new("http://127.0.0.1:9/");
