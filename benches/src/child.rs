@@ -33,7 +33,7 @@ impl Part {
         self.process.id().map(Usage::of).unwrap_or_default()
     }
 
-    /// The figures of a receiver; `DELETE` forgets them.
+    /// The figures of a receiver: all by `GET`, only the number by `OPTIONS`; `DELETE` forgets them.
     pub(crate) async fn figures(&self, method: &str) -> Result<Percentiles, Error> {
         let mut stream = TcpStream::connect(self.addr).await?;
         stream.write_all(format!("{method} / HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await?;

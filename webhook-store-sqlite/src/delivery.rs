@@ -27,7 +27,9 @@ impl DeliveryStore for SqliteStore {
 
     async fn record(&self, now: Timestamp, outcomes: &[Outcome]) -> Result<Vec<Recorded>, StoreError> {
         let input = (now, outcomes.to_vec());
-        self.writer.run(2 * outcomes.len(), input, |conn, (now, outcomes)| Box::pin(record(conn, *now, outcomes))).await
+        self.writer
+            .run_along(2 * outcomes.len(), input, |conn, (now, outcomes)| Box::pin(record(conn, *now, outcomes)))
+            .await
     }
 
     async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {

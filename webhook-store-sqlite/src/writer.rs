@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use webhook_core::{GroupCommit, StoreError};
 
@@ -22,6 +23,8 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// pause would win every time; the writer begins anew after so long, and so keeps asking every few milliseconds.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
+/// How long results wait for company.
+const MOMENT: Duration = Duration::from_millis(2);
 /// A batch weighs at most so many rows, or is a single job.
 const BATCH_WEIGHT: usize = 4096;
 
@@ -29,6 +32,8 @@ const BATCH_WEIGHT: usize = 4096;
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     group: GroupCommit<Box<dyn Job>, Result<(), StoreError>>,
+    /// Somebody hands in work that is waited for.
+    hurry: Notify,
 }
 
 struct Shared {
@@ -92,12 +97,35 @@ impl Writer {
                 async move { shared.commit(jobs).await }
             }
         });
-        Ok(Self { shared, group })
+        Ok(Self { shared, group, hurry: Notify::new() })
     }
 
     /// Does `work` with `input`, which writes about `weight` rows, in the next batch. It may be called more than once,
     /// and only the last call counts: whatever the earlier ones wrote is rolled back.
     pub(crate) async fn run<I, F, T>(&self, weight: usize, input: I, work: F) -> Result<T, StoreError>
+    where
+        I: Send + Sync + 'static,
+        F: for<'c> Fn(&'c mut SqliteConnection, &'c I) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.hurry.notify_waiters();
+        self.hand_in(weight, input, work).await
+    }
+
+    /// Like [`Writer::run`], for work that nobody waits for: it joins the next batch of work that somebody does wait for,
+    /// or becomes one of its own after a moment. A wait for the disk saved is worth more than a moment.
+    pub(crate) async fn run_along<I, F, T>(&self, weight: usize, input: I, work: F) -> Result<T, StoreError>
+    where
+        I: Send + Sync + 'static,
+        F: for<'c> Fn(&'c mut SqliteConnection, &'c I) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        // Either way it is time.
+        let _ = tokio::time::timeout(MOMENT, self.hurry.notified()).await;
+        self.hand_in(weight, input, work).await
+    }
+
+    async fn hand_in<I, F, T>(&self, weight: usize, input: I, work: F) -> Result<T, StoreError>
     where
         I: Send + Sync + 'static,
         F: for<'c> Fn(&'c mut SqliteConnection, &'c I) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
