@@ -10,7 +10,7 @@ use webhook_core::Webhooks;
 use crate::auth::{Authenticator, NoAuth};
 use crate::envelope::EnvelopeLayer;
 use crate::options::ApiOptions;
-use crate::problem::method_not_allowed;
+use crate::problem::unknown_method;
 use crate::readiness::Readiness;
 use crate::routes;
 
@@ -139,7 +139,7 @@ impl Api<Answered> {
             metrics: self.metrics.clone(),
         });
         let envelope = EnvelopeLayer(Arc::clone(&state));
-        routes.0.method_not_allowed_fallback(method_not_allowed).layer(envelope).with_state(state)
+        routes.0.method_not_allowed_fallback(unknown_method).layer(envelope).with_state(state)
     }
 }
 

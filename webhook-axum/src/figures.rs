@@ -1,5 +1,5 @@
 //! Figures of the routes through the `metrics` facade; nothing without that feature. A route is its template, never
-//! the path that was asked for.
+//! the path that was asked for; what matches none counts as `unmatched`.
 
 #[cfg(feature = "metrics")]
 mod recorded {
@@ -20,7 +20,7 @@ mod recorded {
 
     impl Figure {
         pub(crate) fn end(self, status: StatusCode) {
-            let route = self.route.as_ref().map_or("", MatchedPath::as_str);
+            let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
             let route = match route.trim_end_matches('/') {
                 "" => "/".to_owned(),
                 route => route.to_owned(),

@@ -4,13 +4,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use webhook_core::{Conflict, Error, Invalid};
 
 use crate::auth::AuthError;
+use crate::figures;
 use crate::request_id::{RequestId, X_REQUEST_ID};
 
 /// A request that was not done, and why.
@@ -66,6 +68,11 @@ impl Problem {
 
     pub(crate) fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    fn unknown_method() -> Self {
+        let detail = "this route does not have that method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {
@@ -184,25 +191,32 @@ impl From<AuthError> for Problem {
     }
 }
 
-/// Answers a request for an unknown route with a 404 problem: for [`axum::Router::fallback`] in the host.
-pub async fn not_found(headers: HeaderMap) -> Response {
-    alone(&headers, Problem::not_found("there is no such route"))
+/// Answers a request for an unknown route with a 404 problem, and counts it: for [`axum::Router::fallback`] in the host.
+pub async fn not_found(request: Request) -> Response {
+    alone(&request, Problem::not_found("there is no such route"))
 }
 
-/// Answers a request with a method that its route does not have with a 405 problem: for
+/// Answers a request with a method that its route does not have with a 405 problem, and counts it: for
 /// [`axum::Router::method_not_allowed_fallback`] in the host. The routers of this crate do so by themselves.
-pub async fn method_not_allowed(headers: HeaderMap) -> Response {
-    let detail = "this route does not have that method";
-    alone(&headers, Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail))
+pub async fn method_not_allowed(request: Request) -> Response {
+    alone(&request, Problem::unknown_method())
+}
+
+/// The same inside of the envelope, which counts.
+pub(crate) async fn unknown_method() -> Problem {
+    Problem::unknown_method()
 }
 
 /// A problem outside of the envelope.
-fn alone(headers: &HeaderMap, problem: Problem) -> Response {
-    let id = RequestId::given(headers).unwrap_or_else(RequestId::random);
+fn alone(request: &Request, problem: Problem) -> Response {
+    let figure = figures::start(request.method(), request.extensions().get());
+    let known = request.extensions().get().cloned().or_else(|| RequestId::given(request.headers()));
+    let id = known.unwrap_or_else(RequestId::random);
     let mut response = problem.clone().into_response();
     problem.write_to(&mut response, Some(&id));
     response.headers_mut().insert(X_REQUEST_ID, id.header());
     let headers = response.headers_mut();
     headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    figure.end(response.status());
     response
 }

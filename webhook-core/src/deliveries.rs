@@ -21,6 +21,9 @@ pub struct DeliveryView {
     pub in_flight: bool,
     /// How many attempts the policy allows.
     pub max_attempts: u32,
+    /// When it will be attempted next: when it is due, or when its subscription's pause (429, 502, 503, 504) ends, if
+    /// that is later. None unless it is pending and not in flight.
+    pub next_attempt_at: Option<Timestamp>,
 }
 
 impl Webhooks {
@@ -166,21 +169,29 @@ impl Webhooks {
         ids.sort_unstable();
         ids.dedup();
         let context = self.context();
-        let mut policies: HashMap<SubscriptionId, u32> = HashMap::new();
+        let (mut policies, mut pauses) = (HashMap::new(), HashMap::new());
         for chunk in ids.chunks(500) {
             let keys: Vec<_> = chunk.iter().map(|id| (tenant.clone(), *id)).collect();
             for record in context.store.subscriptions(&keys).await? {
-                let SubscriptionRecord { id, settings, .. } = record;
+                let SubscriptionRecord { id, settings, paused_until, .. } = record;
                 if let Some(retry) = settings.retry {
                     policies.insert(id, retry.policy().max_attempts());
+                }
+                if let Some(until) = paused_until {
+                    pauses.insert(id, until);
                 }
             }
         }
         let default = context.retry.max_attempts();
         let now = context.now();
         let view = |delivery: Delivery| {
-            let policy = delivery.subscription_id.and_then(|id| policies.get(&id)).copied();
-            DeliveryView { in_flight: delivery.in_flight(now), max_attempts: policy.unwrap_or(default), delivery }
+            let subscription = delivery.subscription_id;
+            let max_attempts = subscription.and_then(|id| policies.get(&id)).copied().unwrap_or(default);
+            let pause = subscription.and_then(|id| pauses.get(&id)).copied();
+            let in_flight = delivery.in_flight(now);
+            let waits = delivery.state == DeliveryState::Pending && !in_flight;
+            let next_attempt_at = waits.then(|| pause.map_or(delivery.next_at, |until| delivery.next_at.max(until)));
+            DeliveryView { in_flight, max_attempts, next_attempt_at, delivery }
         };
         Ok(deliveries.into_iter().map(view).collect())
     }

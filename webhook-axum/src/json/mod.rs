@@ -1,5 +1,6 @@
 //! JSON in and out.
 
+mod fault;
 mod strict;
 
 use axum::body::Body;
@@ -8,10 +9,12 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::error::Category;
 
 use crate::problem::Problem;
 
+pub(crate) use fault::Fault;
 pub(crate) use strict::{Distinct, Object, Unique, UpTo};
 
 /// How deep JSON may be nested.
@@ -19,16 +22,23 @@ const MAX_DEPTH: usize = 128;
 
 /// Reads a document.
 ///
-/// A document that is not what is wanted is a problem that names the field; it is found by reading a second time,
-/// which the good ones are spared.
-pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
+/// A document that is not what is wanted is a problem that names the fields; they are found by reading again, which the
+/// good ones are spared.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
+    parse_borrowed(text, |text| fault_in::<T>(text))
+}
+
+/// Reads a document into something that borrows from it; `fault_in` is [`fault_in`] for the same type.
+pub(crate) fn parse_borrowed<'a, T: Deserialize<'a>>(
+    text: &'a str,
+    fault_in: impl Fn(&str) -> Option<Fault>,
+) -> Result<T, Problem> {
     serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => {
-            let mut reader = serde_json::Deserializer::from_str(text);
-            match serde_path_to_error::deserialize::<_, T>(&mut reader) {
-                Err(error) => invalid(&error.path().to_string(), &error.inner().to_string()),
-                Ok(_) => invalid(".", &error.to_string()),
-            }
+            let first = fault_in(text).unwrap_or_else(|| error.into());
+            // Null where there is no such value, as for numbers out of range: then the first fault is all.
+            let document = first.expected().and_then(|_| serde_json::from_str(text).ok()).unwrap_or_default();
+            first.with_others(document, |rest| fault_in(&rest.to_string()))
         }
         Category::Syntax | Category::Eof | Category::Io => {
             Problem::bad_request("malformed_json", format!("the body is not JSON: {error}"))
@@ -36,28 +46,16 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem>
     })
 }
 
-/// Reads a document that is parsed already.
-pub(crate) fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value)
-        .map_err(|error| invalid(&error.path().to_string(), &error.inner().to_string()))
+/// The first fault of a document that should be a `T`.
+pub(crate) fn fault_in<'a, T: Deserialize<'a>>(text: &'a str) -> Option<Fault> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize::<_, T>(&mut reader).err().map(Fault::from)
 }
 
-/// What serde found, as a problem with a field.
-fn invalid(path: &str, message: &str) -> Problem {
-    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
-    let named = ["unknown field `", "missing field `", "duplicate field `"]
-        .iter()
-        .find_map(|start| message.strip_prefix(start)?.split_once('`'))
-        .map(|(field, _)| field);
-    let path = path.trim_matches('.');
-    let field = match named {
-        Some(field) if path == field || path.ends_with(&format!(".{field}")) => path.to_owned(),
-        Some(field) if path.is_empty() => field.to_owned(),
-        Some(field) => format!("{path}.{field}"),
-        None if path.is_empty() => "body".to_owned(),
-        None => path.to_owned(),
-    };
-    Problem::invalid(field, message)
+/// Reads a document that is parsed already.
+pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    let read = |value: &Value| serde_path_to_error::deserialize::<_, T>(value).map_err(Fault::from);
+    read(&value).map_err(|first| first.with_others(value, |rest| read(rest).err()))
 }
 
 /// Refuses JSON that is nested too deep. `json` must be valid: only brackets and strings are looked at.
@@ -89,11 +87,11 @@ pub(crate) fn check_depth(json: &str) -> Result<(), Problem> {
 }
 
 /// Whether a string in it has a NUL, which databases do not take as text.
-pub(crate) fn has_nul(value: &serde_json::Value) -> bool {
+pub(crate) fn has_nul(value: &Value) -> bool {
     match value {
-        serde_json::Value::String(text) => text.contains('\0'),
-        serde_json::Value::Array(items) => items.iter().any(has_nul),
-        serde_json::Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
         _ => false,
     }
 }

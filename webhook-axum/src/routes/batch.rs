@@ -75,9 +75,11 @@ fn read(body: &Bytes, max_payload: usize) -> Result<Vec<Result<NewEvent, Problem
     if let Ok(UpTo(inputs)) = serde_json::from_str::<UpTo<Object<wire::EventInput<'_>>, MAX_EVENTS>>(text) {
         return Ok(inputs.into_iter().map(|Object(input)| input.into_event(body, max_payload)).collect());
     }
-    let UpTo(items) = json::parse::<UpTo<&RawValue, MAX_EVENTS>>(text)?;
+    let UpTo(items): UpTo<&RawValue, MAX_EVENTS> =
+        json::parse_borrowed(text, |text| json::fault_in::<UpTo<&RawValue, MAX_EVENTS>>(text))?;
     let one = |item: &RawValue| {
-        let Object(input) = json::parse::<Object<wire::EventInput<'_>>>(item.get())?;
+        let Object(input): Object<wire::EventInput<'_>> =
+            json::parse_borrowed(item.get(), |text| json::fault_in::<Object<wire::EventInput<'_>>>(text))?;
         input.into_event(body, max_payload)
     };
     Ok(items.into_iter().map(one).collect())

@@ -35,7 +35,8 @@ pub(crate) async fn create_event(
 ) -> Result<Response, Problem> {
     let max_payload = state.webhooks.options().max_payload;
     let body = body::read_json(&headers, body, max_payload + body::AROUND).await?;
-    let Object(input): Object<wire::EventInput<'_>> = json::parse(body::text(&body)?)?;
+    let Object(input): Object<wire::EventInput<'_>> =
+        json::parse_borrowed(body::text(&body)?, |text| json::fault_in::<Object<wire::EventInput<'_>>>(text))?;
     let mut event = input.into_event(&body, max_payload)?;
     event.idempotency_key = key;
     let emitted = state.webhooks.emit(caller.tenant(), event).await?;

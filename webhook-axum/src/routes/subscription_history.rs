@@ -34,7 +34,9 @@ pub(crate) async fn test_subscription(
 ) -> Result<Response, Problem> {
     let limit = state.webhooks.options().max_payload + body::AROUND;
     let body = body::read_optional_json(&headers, body, limit).await?;
-    let json::Object(input): json::Object<wire::TestInput<'_>> = json::parse(body::text_or_empty_object(&body)?)?;
+    let text = body::text_or_empty_object(&body)?;
+    let json::Object(input): json::Object<wire::TestInput<'_>> =
+        json::parse_borrowed(text, |text| json::fault_in::<json::Object<wire::TestInput<'_>>>(text))?;
     let event_type = input.event_type.as_deref().unwrap_or(TEST_TYPE);
     let event_type: EventType = event_type.parse().map_err(|error| Problem::invalid("event_type", error))?;
     let payload = match input.payload {

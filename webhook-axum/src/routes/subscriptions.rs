@@ -25,7 +25,8 @@ const PATCH_TRIES: usize = 5;
 
 /// Create a subscription
 ///
-/// The answer has the signing secret, which no other list or read shows.
+/// The answer has the signing secret, which no other list or read shows. A repeat with the same `Idempotency-Key` shows
+/// it again, unless the API key lacks the scope `secrets`: then `secret` is absent and header values are `[redacted]`.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/subscriptions", tag = "Subscriptions",
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat within 24 hours gives the first answer")),
@@ -52,8 +53,25 @@ pub(crate) async fn create_subscription(
     let fingerprint = Sha256::digest(&body).into();
     Ok(match state.webhooks.subscribe_once(caller.tenant(), draft, key, fingerprint, answer).await? {
         Subscribed::Created(new) => json::answer(StatusCode::CREATED, &show(&new)),
-        Subscribed::Repeated(answer) => json::written(StatusCode::CREATED, answer),
+        Subscribed::Repeated(answer) => repeated(&caller.0, answer)?,
     })
+}
+
+/// The first answer again: what it shows of secrets, only a key with the scope may see. Another one than this caller's
+/// may have asked first.
+fn repeated(caller: &Caller, answer: Vec<u8>) -> Result<Response, Problem> {
+    if caller.scopes.contains(Scopes::SECRETS) {
+        return Ok(json::written(StatusCode::CREATED, answer));
+    }
+    let mut answer: serde_json::Map<String, Value> = serde_json::from_slice(&answer).map_err(|error| {
+        tracing::error!(error = &error as &(dyn std::error::Error + 'static), "a stored answer cannot be read");
+        Problem::internal()
+    })?;
+    answer.remove("secret");
+    if let Some(Value::Object(headers)) = answer.get_mut("headers") {
+        headers.values_mut().for_each(|value| *value = wire::REDACTED.into());
+    }
+    Ok(json::answer(StatusCode::CREATED, &answer))
 }
 
 /// List subscriptions

@@ -1,7 +1,7 @@
 //! Deliveries.
 
 use serde::Serialize;
-use webhook_core::{DeliveryState, DeliveryView, ErrorKind, EventType, Reason};
+use webhook_core::{DeliveryView, ErrorKind, EventType, Reason};
 
 use super::{Attempt, Id, Time};
 
@@ -33,7 +33,7 @@ pub(crate) struct Delivery {
     attempts: u32,
     /// How many the policy allows.
     max_attempts: u32,
-    /// When the next one is due, while it is pending.
+    /// When the next one is due, while it is pending; not before its subscription's pause after a 429 or 503 ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<Time>,
     /// The status that the last attempt was answered with.
@@ -55,7 +55,6 @@ pub(crate) struct Delivery {
 impl From<DeliveryView> for Delivery {
     fn from(view: DeliveryView) -> Self {
         let delivery = view.delivery;
-        let due = delivery.state == DeliveryState::Pending && !view.in_flight;
         Self {
             id: delivery.id.into(),
             event_id: delivery.event_id.into(),
@@ -67,7 +66,7 @@ impl From<DeliveryView> for Delivery {
             held: delivery.held,
             attempts: delivery.attempts,
             max_attempts: view.max_attempts,
-            next_attempt_at: due.then_some(delivery.next_at.into()),
+            next_attempt_at: view.next_attempt_at.map(Into::into),
             last_status_code: delivery.last_status_code,
             last_error: delivery.last_error.map(ErrorKind::as_str),
             created_at: delivery.created_at.into(),

@@ -21,7 +21,7 @@ pub(crate) use list::{List, Pagination};
 pub(crate) use scalar::{Id, Seconds, Time};
 pub(crate) use secret::{RecoverInput, Recovered, RevealedSecret, RotateInput, RotatedSecret, TestInput};
 pub(crate) use stats::{Activities, Stats};
-pub(crate) use subscription::{Headers, Settings, Signature, Subscription};
+pub(crate) use subscription::{Headers, REDACTED, Settings, Signature, Subscription};
 pub(crate) use subscription_input::SubscriptionInput;
 #[cfg(feature = "openapi")]
 pub(crate) use {ingest::RawBody, subscription::CreatedSubscription, subscription_input::SubscriptionPatch};

@@ -10,7 +10,7 @@ use webhook_core::{EventPattern, RateLimit, RetrySpec, Secret, SubscriptionSetti
 use super::{Id, Seconds, Time};
 
 /// What stands for a header's value where the caller may not see it.
-pub(super) const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// How deliveries are signed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -86,6 +86,42 @@ async fn request_ids_are_kept_when_they_are_sane() {
     }
 }
 
+#[tokio::test]
+async fn all_unknown_fields_are_named_at_every_level() {
+    let host = Host::new();
+    let id = text(&host.subscription().await["id"]);
+    let subscription = json!({
+        "target_url": "https://example.com/", "filter": 1, "a.b": 2, "z": {"deep": 3},
+        "signature": {"scheme": "standard", "x": 1, "y": 2}, "retry": {"jitter": 1},
+        "rate_limit": {"per_second": 1, "per_minute": 2},
+    });
+    let of_subscription =
+        vec!["a.b", "filter", "rate_limit.per_minute", "retry.jitter", "signature.x", "signature.y", "z"];
+    let event = json!({"event_type": "a", "payload": {"any": 1}, "deliver_at": 1, "ordering_key": 2});
+    let of_event = vec!["deliver_at", "ordering_key"];
+    let path = format!("/subscriptions/{id}");
+    for (method, path, body, expected) in [
+        ("POST", "/subscriptions".to_owned(), subscription.clone(), of_subscription.clone()),
+        ("PUT", path.clone(), subscription.clone(), of_subscription.clone()),
+        ("PATCH", path.clone(), subscription, of_subscription),
+        ("POST", "/events".to_owned(), event.clone(), of_event.clone()),
+        ("POST", format!("{path}/test"), json!({"type": 1, "data": 2}), vec!["data", "type"]),
+        ("POST", format!("{path}/secret/rotate"), json!({"grace": 1, "b": 2}), vec!["b", "grace"]),
+        ("POST", format!("{path}/recover"), json!({"since": "2026-01-01", "b": 1, "c": 2}), vec!["b", "c"]),
+        // What is missing is told as well.
+        ("POST", "/subscriptions".to_owned(), json!({"url": 1, "nope": 2}), vec!["nope", "target_url", "url"]),
+    ] {
+        let problem = host.call(method, &path, ACME, body.to_string()).await.problem(422);
+        assert_eq!(problem["errors"].as_object().unwrap().keys().collect::<Vec<_>>(), expected, "{method} {path}");
+    }
+    let batch = host.post("/events/batch", json!([event])).await.expect(202);
+    let errors = batch["data"][0]["problem"]["errors"].as_object().unwrap();
+    assert_eq!(errors.keys().collect::<Vec<_>>(), of_event);
+    let many: serde_json::Map<_, _> = (0..1000).map(|n| (format!("f{n}"), json!(n))).collect();
+    let problem = host.post("/events", Value::Object(many)).await.problem(422);
+    assert!(problem["errors"].as_object().unwrap().len() <= 33, "a document does not make a large answer");
+}
+
 #[derive(Debug)]
 struct Panics;
 

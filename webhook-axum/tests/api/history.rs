@@ -1,12 +1,15 @@
 //! Deliveries, attempts and figures.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use webhook_core::Role;
+use webhook_axum::Api;
+use webhook_core::transport::{OutboundResponse, RecordingTransport};
+use webhook_core::{MemoryStore, Role, Webhooks};
 
-use crate::host::{ACME, Host, text};
+use crate::host::{ACME, Host, keys, text};
 
 /// Runs a worker until the delivery has ended; its JSON.
 async fn delivered(host: &Host, delivery: &str) -> Value {
@@ -123,4 +126,36 @@ async fn a_test_is_a_real_delivery() {
     }
     host.post(&path, json!({"event_type": "a b"})).await.problem(422);
     host.post(&path, json!({"typ": "a"})).await.problem(422);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_shows_in_when_the_next_attempt_is() {
+    let mut host = Host::new();
+    host.transport = RecordingTransport::new().answering(|_| {
+        let mut answer = OutboundResponse::new(http::StatusCode::TOO_MANY_REQUESTS);
+        answer.headers.insert("retry-after", http::HeaderValue::from_static("600"));
+        Ok(answer)
+    });
+    let builder = Webhooks::builder(Arc::new(MemoryStore::new())).transport(Arc::new(host.transport.clone()));
+    host.webhooks = builder.build().unwrap();
+    host.router = Api::new(host.webhooks.clone()).authenticator(Arc::new(keys())).router();
+    let (_, _, first) = host.delivery().await;
+    let shutdown = CancellationToken::new();
+    let (webhooks, stop) = (host.webhooks.clone(), shutdown.clone());
+    let worker = tokio::spawn(async move { webhooks.run(Role::Worker, stop).await });
+    let paused = loop {
+        let seen = host.get(&format!("/deliveries/{first}")).await.expect(200);
+        if seen["attempts"] == 1 {
+            break seen;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    shutdown.cancel();
+    worker.await.unwrap();
+    let event = host.event().await;
+    let list = host.get(&format!("/deliveries?event_id={event}")).await.expect(200);
+    let second = &list["data"][0];
+    assert_eq!((&second["attempts"], &second["in_flight"]), (&json!(0), &json!(false)));
+    assert_eq!(second["next_attempt_at"], paused["next_attempt_at"]);
+    assert!(text(&second["next_attempt_at"]) > text(&second["created_at"]));
 }

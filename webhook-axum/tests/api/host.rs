@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use webhook_axum::{Api, ApiKeys};
 use webhook_core::transport::RecordingTransport;
-use webhook_core::{MemoryStore, Options, Webhooks};
+use webhook_core::{MemoryStore, Options, Store, Webhooks};
 
 /// May do everything as the tenant `acme`.
 pub(crate) const ACME: &str = "acme-key";
@@ -74,12 +74,18 @@ impl Host {
     }
 
     pub(crate) fn with_options(options: Options) -> Self {
+        Self::build(Arc::new(MemoryStore::new()), options)
+    }
+
+    /// With a store of its own.
+    pub(crate) fn on(store: Arc<dyn Store>) -> Self {
+        Self::build(store, Options::default())
+    }
+
+    fn build(store: Arc<dyn Store>, options: Options) -> Self {
         let transport = RecordingTransport::new();
-        let webhooks = Webhooks::builder(Arc::new(MemoryStore::new()))
-            .transport(Arc::new(transport.clone()))
-            .options(options)
-            .build()
-            .unwrap();
+        let webhooks =
+            Webhooks::builder(store).transport(Arc::new(transport.clone())).options(options).build().unwrap();
         let router = Api::new(webhooks.clone()).authenticator(Arc::new(keys())).router();
         Self { webhooks, transport, router }
     }

@@ -6,6 +6,7 @@
 mod access;
 mod conventions;
 mod events;
+mod failing;
 mod history;
 mod host;
 mod hostile;

@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use axum::Router;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
-use webhook_axum::access_log;
+use webhook_axum::{Api, AuthError, Authenticator, Caller, access_log, method_not_allowed, not_found};
 
-use crate::host::{ACME, Host, request};
+use crate::host::{ACME, Host, READ, request};
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -64,4 +65,64 @@ async fn figures_count_by_route_and_never_by_path() {
     assert!(figures.contains(counted), "{figures}");
     assert!(figures.contains(r#"method="other",route="/events",status="405""#), "{figures}");
     assert!(figures.contains("http_request_duration_seconds") && !figures.contains(id), "{figures}");
+}
+
+#[tokio::test]
+async fn what_is_refused_is_counted_too_and_once() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let host = Host::new();
+    let own = Router::new().route("/own/{id}", axum::routing::get(async || ()));
+    let own = own.method_not_allowed_fallback(method_not_allowed);
+    let host = Host { router: host.router.clone().merge(own).fallback(not_found), ..host };
+    host.call("GET", "/stats", "", "").await.problem(401);
+    host.call("POST", "/subscriptions", READ, "{}").await.problem(403);
+    host.get("/no/where?secret").await.problem(404);
+    host.call("DELETE", "/events/", ACME, "").await.problem(405);
+    host.call("DELETE", "/own/7", ACME, "").await.problem(405);
+    host.call("POST", "/events", ACME, vec![b' '; 2 << 20]).await.problem(413);
+    host.post("/events", serde_json::json!({})).await.problem(422);
+    let figures = recorder.handle().render();
+    for counted in [
+        r#"{method="GET",route="/stats",status="401"} 1"#,
+        r#"{method="POST",route="/subscriptions",status="403"} 1"#,
+        r#"{method="GET",route="unmatched",status="404"} 1"#,
+        r#"{method="DELETE",route="/events",status="405"} 1"#,
+        r#"{method="DELETE",route="/own/{id}",status="405"} 1"#,
+        r#"{method="POST",route="/events",status="413"} 1"#,
+        r#"{method="POST",route="/events",status="422"} 1"#,
+    ] {
+        assert!(figures.contains(&format!("http_requests_total{counted}\n")), "{counted}: {figures}");
+    }
+    assert!(!figures.contains("where"), "{figures}");
+}
+
+#[derive(Debug)]
+struct Panics;
+
+#[async_trait::async_trait]
+impl Authenticator for Panics {
+    async fn authenticate(&self, _: &http::request::Parts) -> Result<Caller, AuthError> {
+        panic!("with what a caller sent")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_an_answer_and_a_line_without_its_message() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _figures = metrics::set_default_local_recorder(&recorder);
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(lines.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let host = Host::new();
+    let host = Host { router: Api::new(host.webhooks.clone()).authenticator(Arc::new(Panics)).router(), ..host };
+    let call = request("GET", "/events", ACME).header("x-request-id", "r-1").body("".into()).unwrap();
+    let problem = host.send(call).await.problem(500);
+    assert_eq!((&problem["code"], &problem["request_id"]), (&"internal".into(), &"r-1".into()));
+    let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let line = lines.iter().find(|line| line["fields"]["message"] == "a handler panicked").unwrap();
+    assert_eq!((&line["level"], &line["fields"]["request_id"]), (&"ERROR".into(), &"r-1".into()));
+    assert!(!written.contains("what a caller sent"), "{written}");
+    assert!(recorder.handle().render().contains(r#"route="/events",status="500"} 1"#));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::host::{ACME, Host, request, text};
+use crate::host::{ACME, Host, WRITE, request, text};
 
 #[tokio::test]
 async fn what_is_created_is_read_back() {
@@ -133,6 +133,22 @@ async fn a_repeat_with_the_same_key_gives_the_first_answer() {
     for key in ["", "a b", &"x".repeat(256)] {
         assert!(create(key, body).await.problem(422)["errors"]["Idempotency-Key"].is_array());
     }
+}
+
+#[tokio::test]
+async fn a_repeat_shows_secrets_only_to_those_who_may_see_them() {
+    let host = Host::new();
+    let create = |who: &str| {
+        let call = request("POST", "/subscriptions", who).header("idempotency-key", "k");
+        let body = r#"{"target_url":"https://example.com/","headers":{"X-Token":"abc"}}"#;
+        host.send(call.body(body.into()).unwrap())
+    };
+    let first = create(ACME).await.expect(201);
+    let mut expected = first.clone();
+    expected.as_object_mut().unwrap().remove("secret").unwrap();
+    expected["headers"]["X-Token"] = json!("[redacted]");
+    assert_eq!(create(WRITE).await.expect(201), expected);
+    assert_eq!(create(ACME).await.expect(201), first);
 }
 
 #[tokio::test]
