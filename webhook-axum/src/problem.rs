@@ -152,7 +152,6 @@ impl From<Conflict> for Problem {
             Conflict::Ended => "delivery_ended",
             Conflict::SubscriptionDeleted => "subscription_deleted",
             Conflict::Changed => "changed",
-            Conflict::Disabled => "subscription_disabled",
             _ => "conflict",
         };
         Self::new(StatusCode::CONFLICT, code, conflict.to_string())

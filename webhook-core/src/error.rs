@@ -138,7 +138,4 @@ pub enum Conflict {
     /// The subscription was changed by somebody else at the same time.
     #[error("the subscription was changed at the same time")]
     Changed,
-    /// The subscription is disabled.
-    #[error("the subscription is disabled")]
-    Disabled,
 }

@@ -70,7 +70,8 @@ impl Webhooks {
     ///
     /// # Errors
     ///
-    /// [`crate::Conflict::KeyReused`] when the key was used for other events.
+    /// [`crate::Conflict::KeyReused`] when the key was used for other events; [`Error::Store`] when the store
+    /// failed for all of them.
     pub async fn emit_batch(
         &self,
         tenant: &TenantId,
@@ -79,7 +80,12 @@ impl Webhooks {
     ) -> Result<Vec<Result<Emitted, Error>>, Error> {
         let Some(key) = key else {
             let calls = events.into_iter().map(|event| self.emit(tenant, event));
-            return Ok(futures_util::future::join_all(calls).await);
+            let mut outcomes = futures_util::future::join_all(calls).await;
+            let failed = |outcome: &Result<Emitted, Error>| matches!(outcome, Err(Error::Store(_)));
+            return match outcomes.pop() {
+                Some(Err(error @ Error::Store(_))) if outcomes.iter().all(failed) => Err(error),
+                last => Ok(outcomes.into_iter().chain(last).collect()),
+            };
         };
         let mut hash = Sha256::new();
         for event in &events {

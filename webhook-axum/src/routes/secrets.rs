@@ -33,7 +33,8 @@ pub(crate) async fn get_secret(
 
 /// Rotate the secret of a subscription
 ///
-/// Until the grace ends, both secrets sign.
+/// Until the grace ends, both secrets sign. A scheme whose header has room for one signature has no grace: the new
+/// secret counts at once, and the answer has no `previous_expires_at`.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/subscriptions/{id}/secret/rotate", tag = "Subscriptions", params(("id" = wire::Id, Path)),
     request_body = Option<wire::RotateInput>,

@@ -109,6 +109,7 @@ async fn a_store_that_fails_is_said_without_its_words() {
         store.how.store(how, Ordering::SeqCst);
         for (method, path, body) in [
             ("POST", "/events", json!({"event_type": "a", "payload": 1})),
+            ("POST", "/events/batch", json!([{"event_type": "a", "payload": 1}, {"event_type": "b", "payload": 2}])),
             ("POST", "/subscriptions", json!({"target_url": "https://example.com/"})),
             ("GET", "/subscriptions", json!(null)),
             ("GET", "/stats", json!(null)),
