@@ -115,6 +115,12 @@ async fn scopes_bound_what_a_key_may_do() {
     host.call("PATCH", &path, WRITE, r#"{"headers":{"X-Token":"abc"}}"#).await.expect(200);
     host.call("GET", &format!("{path}/secret"), WRITE, "").await.problem(403);
     host.call("POST", &format!("{path}/secret/rotate"), WRITE, "").await.problem(403);
+    for body in
+        [r#"{"secret":"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}"#, r#"{"ingest_secret":"a secret of some length"}"#]
+    {
+        host.call("PATCH", &path, WRITE, body).await.problem(403);
+        host.call("PATCH", &path, ACME, body).await.expect(200);
+    }
     let seen = |key| host.call("GET", &path, key, "");
     assert_eq!(seen(ACME).await.expect(200)["headers"]["X-Token"], "abc");
     assert_eq!(seen(READ).await.expect(200)["headers"]["X-Token"], "[redacted]");

@@ -33,7 +33,7 @@ impl Worker {
         }
         if lease.until.since(started_at) <= target.timeout {
             // Too little of the lease is left: another worker may have the delivery before this attempt ends.
-            self.stand_up(seat);
+            seat.leave(Pace::NotMade, started_at);
             self.give_back(vec![release(&lease, started_at)]);
             return;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::admission::{Pace, Seat};
+use super::admission::Seat;
 use super::{Worker, release};
 use crate::store::{Lease, NextStep, Outcome};
 use crate::target::{LiveTarget, Unusable};
@@ -278,11 +278,6 @@ impl Worker {
 
     pub(super) fn whole_budget(&self) -> u32 {
         u32::try_from((self.context.options.payload_budget / 1024).max(1)).unwrap_or(u32::MAX)
-    }
-
-    /// The pace of an attempt that was not made.
-    pub(super) fn stand_up(&self, seat: Seat) {
-        seat.leave(Pace::NotMade, self.context.now());
     }
 }
 

@@ -6,13 +6,18 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{
-    AdHocTarget, AddressGuard, DirectTarget, MemoryStore, NewEvent, Options, RateLimit, Role, SubscriptionDraft,
-    TenantId, Webhooks,
+    AdHocTarget, AddressGuard, DeliveryState, DirectTarget, Keyring, MemoryStore, NewEvent, Options, RateLimit, Role,
+    SubscriptionDraft, TenantId, Webhooks,
 };
 
 fn engine(options: Options) -> (Webhooks, RecordingTransport) {
+    engine_on(Arc::new(MemoryStore::new()), Keyring::plain(), options)
+}
+
+fn engine_on(store: Arc<MemoryStore>, keyring: Keyring, options: Options) -> (Webhooks, RecordingTransport) {
     let transport = RecordingTransport::new();
-    let webhooks = Webhooks::builder(Arc::new(MemoryStore::new()))
+    let webhooks = Webhooks::builder(store)
+        .keyring(keyring)
         .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
         .transport(Arc::new(transport.clone()))
         .options(options)
@@ -129,4 +134,25 @@ async fn a_rate_limit_that_is_lifted_is_lifted_for_the_backlog_too() {
     webhooks.replace_subscription(&tenant, id, draft, None).await.unwrap();
     // At two a second the rest would take 49 seconds.
     arrived(&transport, 100).await;
+}
+
+#[tokio::test]
+async fn deliveries_wait_unspent_while_the_key_of_their_secrets_is_missing() {
+    let store = Arc::new(MemoryStore::new());
+    let key = format!("one={}", "A".repeat(43) + "=");
+    let keyring = Keyring::new([key.parse().unwrap()]).unwrap();
+    let (keyed, _) = engine_on(Arc::clone(&store), keyring, Options::default());
+    keyed.subscribe(&TenantId::default(), SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
+    let event = NewEvent::new("a.b".parse().unwrap(), "{}");
+    let delivery = keyed.emit(&TenantId::default(), event).await.unwrap().delivery.unwrap();
+
+    let mut options = Options::default();
+    options.poll_interval = Duration::from_millis(5);
+    let (keyless, transport) = engine_on(store, Keyring::plain(), options);
+    let _running = run(&keyless);
+    looked(&keyless, 5).await;
+    let left = keyed.delivery(&TenantId::default(), delivery).await.unwrap().delivery;
+    assert_eq!((left.state, left.attempts, left.lost_leases), (DeliveryState::Pending, 0, 0));
+    assert!(left.next_at > keyed.now(), "it is looked at again later");
+    assert!(transport.requests().is_empty());
 }
