@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::announcer::Announcer;
 use crate::context::Context;
 use crate::id::Ids;
 use crate::{
-    AddressGuard, Clock, Entropy, Keyring, LocalRateLimiter, Options, OsEntropy, Queue, RateLimiter, RetryPolicy,
-    RetrySchedule, Signer, Signers, Store, SystemClock, Transport, Webhooks,
+    AddressGuard, Clock, Entropy, Keyring, LocalRateLimiter, Notifier, Options, OsEntropy, Queue, RateLimiter,
+    RetryPolicy, RetrySchedule, Signer, Signers, Store, Transport, Webhooks,
 };
 
 /// An engine could not be built.
@@ -33,6 +34,7 @@ pub struct WebhooksBuilder {
     keyring: Keyring,
     retry: Arc<dyn RetryPolicy>,
     limiter: Arc<dyn RateLimiter>,
+    notifier: Option<Arc<dyn Notifier>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     options: Options,
@@ -41,6 +43,8 @@ pub struct WebhooksBuilder {
 impl WebhooksBuilder {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self {
+            notifier: store.notifier(),
+            clock: store.clock(),
             store,
             queue: None,
             transport: None,
@@ -49,7 +53,6 @@ impl WebhooksBuilder {
             keyring: Keyring::plain(),
             retry: Arc::new(RetrySchedule::default()),
             limiter: Arc::new(LocalRateLimiter::new()),
-            clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             options: Options::default(),
         }
@@ -97,7 +100,15 @@ impl WebhooksBuilder {
         self
     }
 
-    /// Tells the time. By default the operating system does.
+    /// Carries signals between the processes that share the store. By default the store's own, where it has one.
+    pub fn notifier(mut self, notifier: Arc<dyn Notifier>) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// Tells the time. By default the store's own clock does: [`MaintenanceStore::clock`].
+    ///
+    /// [`MaintenanceStore::clock`]: crate::store::MaintenanceStore::clock
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -134,6 +145,8 @@ impl WebhooksBuilder {
             keyring: self.keyring,
             retry: self.retry,
             limiter: self.limiter,
+            announcer: Announcer::new(self.notifier.clone()),
+            notifier: self.notifier,
             ids: Ids::new(Arc::clone(&self.clock), Arc::clone(&self.entropy)),
             clock: self.clock,
             entropy: self.entropy,

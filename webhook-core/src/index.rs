@@ -1,6 +1,6 @@
 //! Which subscriptions an event matches, kept up to date with the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::context::Context;
@@ -107,6 +107,14 @@ impl Indexes {
             Some(index) => self.load(tenant, &index).await,
             None => Ok(()),
         }
+    }
+
+    /// Brings the indexes of these tenants up to date, as far as they are loaded.
+    pub(crate) async fn refresh_many(&self, tenants: &HashSet<TenantId>) -> Result<(), Error> {
+        for tenant in tenants {
+            self.refresh(tenant).await?;
+        }
+        Ok(())
     }
 
     /// Brings every loaded index up to date whose tenant's generation has moved.

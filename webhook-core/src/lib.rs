@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod announcer;
 mod attempt;
 mod builder;
 mod clock;
@@ -19,6 +20,7 @@ mod index;
 mod keyring;
 mod matching;
 mod metrics;
+mod notifier;
 mod options;
 mod pattern;
 pub mod queue;
@@ -56,6 +58,7 @@ pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, Sub
 pub use keyring::{EncryptionKey, KeyringConfigError, ParseEncryptionKeyError};
 pub use keyring::{KeyId, Keyring, KeyringError, ParseKeyIdError, Sealed};
 pub use matching::{MatchIndex, TooMany};
+pub use notifier::{Notifier, NotifierError, Signal};
 pub use options::Options;
 pub use pattern::{EventPattern, ParseEventPatternError};
 pub use queue::{MemoryQueue, Queue, QueueError};

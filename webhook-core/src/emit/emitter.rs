@@ -138,6 +138,7 @@ impl Commit {
         self.worker.push_hints(hints);
         if waiting {
             self.worker.wake();
+            self.context.announcer.due();
         }
     }
 }

@@ -158,6 +158,7 @@ impl Worker {
         match effect {
             TargetEffect::DisableGone => {
                 tracing::info!(target = %lease.target.id(), "a target answered 410: its subscription is disabled");
+                self.context.announcer.subscriptions_changed(&lease.tenant);
                 if let Err(error) = self.indexes.refresh(&lease.tenant).await {
                     tracing::warn!(%error, "the index was not refreshed");
                 }
