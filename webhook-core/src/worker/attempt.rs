@@ -152,7 +152,7 @@ impl Worker {
             }
             NextStep::End(state, reason) => {
                 crate::metrics::ended(state, reason);
-                self.forget_hint(lease.delivery);
+                self.forget_hint(Hint::new(lease.delivery, lease.target.id(), lease.until));
             }
         }
         match effect {
@@ -169,10 +169,10 @@ impl Worker {
         }
     }
 
-    fn forget_hint(&self, delivery: crate::DeliveryId) {
+    fn forget_hint(&self, hint: Hint) {
         let Some(queue) = self.context.queue.clone() else { return };
         tokio::spawn(async move {
-            if let Err(error) = queue.done(&[delivery]).await {
+            if let Err(error) = queue.done(&[hint]).await {
                 tracing::debug!(%error, "a hint was not taken back");
             }
         });

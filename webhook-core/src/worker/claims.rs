@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use crate::store::{ClaimRequest, Claimed, LeaseToken, Room};
-use crate::{DeliveryId, Grant, RateLimit, StoreError, TargetId, Timestamp, TokenRequest};
+use crate::{DeliveryId, Grant, Hint, RateLimit, StoreError, TargetId, Timestamp, TokenRequest};
 
 /// Leases of one claim at most.
 const CLAIM: usize = 256;
@@ -198,16 +198,16 @@ impl Worker {
             return self.context.store.claim(request).await;
         }
         let claimed = self.context.store.claim_ids(request, &ids).await?;
-        self.forget_hints(&ids, &claimed);
+        self.forget_hints(&hints, &claimed);
         progress.more = ids.len() == limit as usize;
         Ok(Claimed { cursor: progress.cursor, ..claimed })
     }
 
     /// Hints that gave no lease are forgotten: if their deliveries are still open, the store knows.
-    fn forget_hints(&self, ids: &[DeliveryId], claimed: &Claimed) {
+    fn forget_hints(&self, hints: &[Hint], claimed: &Claimed) {
         let Some(queue) = self.context.queue.clone() else { return };
         let leased: std::collections::HashSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
-        let refused: Vec<_> = ids.iter().copied().filter(|id| !leased.contains(id)).collect();
+        let refused: Vec<_> = hints.iter().copied().filter(|hint| !leased.contains(&hint.delivery)).collect();
         if refused.is_empty() {
             return;
         }

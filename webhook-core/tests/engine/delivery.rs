@@ -4,9 +4,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use webhook_core::store::{DeliveryFilter, EventFilter, PageRequest};
 use webhook_core::{
-    AddressGuard, Conflict, DeliveryId, DeliveryState, Error, EventId, EventStatus, Hint, MemoryQueue, MemoryStore,
-    NewEvent, Options, Queue, QueueError, Reason, RetrySchedule, Role, StandardSigner, SubscriptionDraft, TenantId,
-    Timestamp, Webhooks,
+    AddressGuard, Conflict, DeliveryState, Error, EventId, EventStatus, Hint, MemoryQueue, MemoryStore, NewEvent,
+    Options, Queue, QueueError, Reason, RetrySchedule, Role, StandardSigner, SubscriptionDraft, TenantId, Timestamp,
+    Webhooks,
 };
 
 use crate::receiver::{Answer, Received, Receiver};
@@ -337,7 +337,7 @@ impl Queue for BrokenQueue {
         self.answer(Vec::new())
     }
 
-    async fn done(&self, _: &[DeliveryId]) -> Result<(), QueueError> {
+    async fn done(&self, _: &[Hint]) -> Result<(), QueueError> {
         self.answer(())
     }
 
