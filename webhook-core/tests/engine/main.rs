@@ -5,4 +5,5 @@
 mod backlog;
 mod delivery;
 mod lease;
+mod queue;
 mod receiver;
