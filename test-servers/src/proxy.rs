@@ -40,6 +40,8 @@ struct Shared {
     traffic: watch::Sender<Traffic>,
     /// Counts the cuts: a connection ends when it changes.
     cuts: watch::Sender<u64>,
+    /// Counts the strandings: a connection forwards nothing any more when it changes.
+    strandings: watch::Sender<u64>,
     /// The next request with these bytes in it gets no answer.
     needle: Mutex<Option<Vec<u8>>>,
     swallowed: watch::Sender<u64>,
@@ -50,11 +52,13 @@ impl FaultProxy {
     pub fn start(upstream: SocketAddr) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("fault-proxy").enable_all().build();
         let runtime = runtime.expect("a runtime can be built");
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a port is free");
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        listener.set_nonblocking(true).expect("a listener need not block");
         let shared = Arc::new(Shared {
             upstream,
             traffic: watch::Sender::new(Traffic::Flows),
             cuts: watch::Sender::new(0),
+            strandings: watch::Sender::new(0),
             needle: Mutex::default(),
             swallowed: watch::Sender::new(0),
         });
@@ -83,6 +87,12 @@ impl FaultProxy {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
+    /// Lets all connections that there are stay open and forward nothing any more, as when a network forgets them. New
+    /// ones work.
+    pub fn strand(&self) {
+        self.shared.strandings.send_modify(|strandings| *strandings += 1);
+    }
+
     /// The next request that contains `needle` (`COMMIT`, `EVALSHA`) reaches the server; when that has answered, the
     /// answer is swallowed and the connection reset. The client cannot know whether it was done, and it was.
     pub fn swallow_answer_to(&self, needle: &str) {
@@ -104,7 +114,8 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
+    let listener = TcpListener::from_std(listener).expect("the runtime takes sockets");
     while let Ok((client, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
         if *shared.traffic.borrow() == Traffic::Refused {
@@ -116,7 +127,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn connect(mut client: TcpStream, shared: &Shared) {
-    let mut cuts = shared.cuts.subscribe();
+    let (mut cuts, mut strandings) = (shared.cuts.subscribe(), shared.strandings.subscribe());
     wait_while_stalled(shared).await;
     let Ok(mut server) = TcpStream::connect(shared.upstream).await else { return reset(&client) };
     for stream in [&client, &server] {
@@ -126,6 +137,11 @@ async fn connect(mut client: TcpStream, shared: &Shared) {
     let end = tokio::select! {
         end = forward(&mut client, &mut server, shared) => end,
         _ = cuts.changed() => End::Fault,
+        // Both sides are kept open until the proxy goes, or cuts them.
+        _ = strandings.changed() => {
+            let _ = cuts.changed().await;
+            End::Fault
+        }
     };
     if end == End::Fault {
         reset(&client);
