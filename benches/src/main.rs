@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod child;
+mod database;
 mod engine;
 mod floor;
 mod histogram;
@@ -70,9 +71,9 @@ enum Part {
         /// Who tells workers what is due.
         #[arg(long, value_enum)]
         queue: QueueKind,
-        /// The database file.
+        /// The database: a file or a URL.
         #[arg(long)]
-        file: std::path::PathBuf,
+        database: String,
     },
 }
 
@@ -80,6 +81,8 @@ enum Part {
 enum StoreKind {
     Memory,
     Sqlite,
+    /// A PostgreSQL server that the program starts, with fsync and synchronous_commit on.
+    Postgres,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -99,6 +102,7 @@ impl StoreKind {
         match self {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
         }
     }
 }
@@ -112,7 +116,7 @@ fn main() -> Result<(), Error> {
     runtime.block_on(async {
         match arguments.part {
             Some(Part::Receiver) => receiver::serve().await,
-            Some(Part::Engine { store, queue, file }) => engine::serve(store, queue, &file).await,
+            Some(Part::Engine { store, queue, database }) => engine::serve(store, queue, &database).await,
             None => run::all(arguments.plan).await,
         }
     })

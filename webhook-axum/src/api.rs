@@ -11,7 +11,7 @@ use crate::auth::{Authenticator, NoAuth};
 use crate::envelope::EnvelopeLayer;
 use crate::options::ApiOptions;
 use crate::problem::unknown_method;
-use crate::readiness::Readiness;
+use crate::readiness::{Duty, Readiness};
 use crate::routes;
 
 /// The HTTP API on an engine. It gives no router before it knows who is calling: see [`Api::authenticator`].
@@ -21,6 +21,7 @@ pub struct Api<A> {
     webhooks: Webhooks,
     options: ApiOptions,
     readiness: Readiness,
+    duty: Duty,
     metrics: Renderer,
     answer: A,
 }
@@ -42,6 +43,7 @@ pub(crate) struct ApiState {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) options: ApiOptions,
     pub(crate) readiness: Readiness,
+    pub(crate) duty: Duty,
     pub(crate) metrics: Renderer,
 }
 
@@ -62,6 +64,7 @@ impl Api<Unanswered> {
             webhooks,
             options: ApiOptions::default(),
             readiness: Readiness::default(),
+            duty: Duty::default(),
             metrics: Renderer::default(),
             answer: Unanswered,
         }
@@ -73,6 +76,7 @@ impl Api<Unanswered> {
             webhooks: self.webhooks,
             options: self.options,
             readiness: self.readiness,
+            duty: self.duty,
             metrics: self.metrics,
             answer: Answered { authenticator },
         }
@@ -99,6 +103,12 @@ impl<A> Api<A> {
         self
     }
 
+    /// What `/health/ready` answers for: requests, unless this says otherwise.
+    pub fn duty(mut self, duty: Duty) -> Self {
+        self.duty = duty;
+        self
+    }
+
     /// The switch by which the host tells `/health/ready` that it is stopping.
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
@@ -122,6 +132,14 @@ impl Api<Answered> {
         self.finish(routes::operating())
     }
 
+    /// Health and metrics alone: for a process that only delivers.
+    pub fn health_router<S>(&self) -> Router<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        self.finish(routes::health())
+    }
+
     /// All routes. Unknown ones are the host's to answer: see [`crate::not_found`].
     pub fn router<S>(&self) -> Router<S>
     where
@@ -136,6 +154,7 @@ impl Api<Answered> {
             authenticator: Arc::clone(&self.answer.authenticator),
             options: self.options.clone(),
             readiness: self.readiness.clone(),
+            duty: self.duty,
             metrics: self.metrics.clone(),
         });
         let envelope = EnvelopeLayer(Arc::clone(&state));

@@ -77,6 +77,12 @@ impl PostgresStoreOptions {
         self
     }
 
+    /// Where the database is, without who uses it: `postgres://host:port/database`.
+    pub fn address(&self) -> String {
+        let (host, port) = (self.connection.get_host(), self.connection.get_port());
+        format!("postgres://{host}:{port}/{}", self.connection.get_database().unwrap_or_default())
+    }
+
     pub(crate) fn connection(&self) -> PgConnectOptions {
         match self.pooled {
             true => self.connection.clone().statement_cache_capacity(0),
@@ -133,8 +139,13 @@ pub(crate) fn settings(set: &str) -> String {
 impl FromStr for PostgresStoreOptions {
     type Err = OpenError;
 
-    /// Takes what libpq takes as a URL: `postgres://user:password@host:port/database?sslmode=require`.
+    /// Takes what libpq takes as a URL: `postgres://user:password@host:port/database?sslmode=require`. The scheme may be
+    /// `postgresql` too, and name a driver, as in SQLAlchemy's `postgresql+asyncpg`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = match text.split_once("://") {
+            Some((scheme, rest)) => format!("{}://{rest}", scheme.split('+').next().unwrap_or(scheme)),
+            None => text.to_owned(),
+        };
         let connection: PgConnectOptions = text.parse().map_err(|error: sqlx::Error| OpenError::Url(error.into()))?;
         Ok(Self::new(connection))
     }
@@ -147,6 +158,8 @@ mod tests {
     #[test]
     fn urls_are_read_and_nonsense_is_refused() {
         assert!("postgres://u:p@localhost:5433/db?sslmode=disable".parse::<PostgresStoreOptions>().is_ok());
+        let options: PostgresStoreOptions = "postgresql+asyncpg://u:canary@db.local/x".parse().expect("a URL");
+        assert_eq!(options.address(), "postgres://db.local:5432/x");
         assert!("postgresql:///db?host=/run/postgresql".parse::<PostgresStoreOptions>().is_ok());
         assert!(matches!("postgres://[".parse::<PostgresStoreOptions>(), Err(OpenError::Url(_))));
     }

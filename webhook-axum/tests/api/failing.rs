@@ -1,13 +1,14 @@
 //! What a caller sees while the database is down or broken.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
 use serde_json::json;
 use webhook_core::store::*;
 use webhook_core::{
-    Attempt, Delivery, DeliveryId, Event, EventId, EventSummary, Generation, SubscriptionId, SubscriptionRecord,
-    TenantId, Timestamp,
+    Attempt, Clock, Delivery, DeliveryId, Event, EventId, EventSummary, Generation, Notifier, SubscriptionId,
+    SubscriptionRecord, TenantId, Timestamp,
 };
 
 use crate::host::Host;
@@ -39,9 +40,12 @@ impl Failing {
 }
 
 macro_rules! passed_on {
-    ($($role:ident { $($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)* })*) => {$(
+    ($($role:ident { $(= $plain:ident() -> $given:ty;)* $($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)* })*) => {$(
         #[async_trait]
         impl $role for Failing {
+            $(fn $plain(&self) -> $given {
+                self.inner.$plain()
+            })*
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer, StoreError> {
                 self.fail()?;
                 self.inner.$name($($argument),*).await
@@ -91,6 +95,8 @@ passed_on! {
         activity(tenant: &TenantId, limit: u32) -> Vec<Activity>;
     }
     MaintenanceStore {
+        = clock() -> Arc<dyn Clock>;
+        = notifier() -> Option<Arc<dyn Notifier>>;
         ping() -> ();
         prune(request: PruneRequest) -> PruneStep;
         cancel_orphans(now: Timestamp, limit: u32) -> u64;
@@ -100,7 +106,7 @@ passed_on! {
 
 #[tokio::test]
 async fn a_store_that_fails_is_said_without_its_words() {
-    let store = std::sync::Arc::new(Failing::default());
+    let store = Arc::new(Failing::default());
     let host = Host::on(store.clone());
     host.subscription().await;
     for (how, status, code) in
