@@ -30,6 +30,11 @@ impl Keys {
         format!("{{{}:{}}}:rate:{target}", self.prefix, self.of_target(target))
     }
 
+    /// Something cached. Nothing reads two of them together, so each may be in any slot.
+    pub(crate) fn cached(&self, key: &str) -> String {
+        format!("{}:cache:{key}", self.prefix)
+    }
+
     /// What processes tell each other.
     pub(crate) fn channel(&self) -> String {
         format!("{{{}}}:signals", self.prefix)

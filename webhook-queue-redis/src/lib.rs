@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
+mod cache;
 mod keys;
 mod link;
 mod notifier;
@@ -9,6 +10,7 @@ mod queue;
 mod rate_limiter;
 
 pub use address::RedisUrlError;
+pub use cache::RedisCache;
 pub use link::Redis;
 pub use notifier::RedisNotifier;
 pub use options::{PrefixError, RedisOptions};

@@ -7,3 +7,4 @@ mod delivery;
 mod lease;
 mod queue;
 mod receiver;
+mod shared_cache;
