@@ -52,8 +52,13 @@ impl FaultProxy {
     pub fn start(upstream: SocketAddr) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("fault-proxy").enable_all().build();
         let runtime = runtime.expect("a runtime can be built");
+        // Tests may already be inside a runtime, where blocking on another one is not allowed.
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        listener.set_nonblocking(true).expect("a listener need not block");
+        listener.set_nonblocking(true).expect("a listener can be made not to block");
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener).expect("a listener can be handed over")
+        };
         let shared = Arc::new(Shared {
             upstream,
             traffic: watch::Sender::new(Traffic::Flows),
@@ -114,8 +119,7 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
-    let listener = TcpListener::from_std(listener).expect("the runtime takes sockets");
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
         if *shared.traffic.borrow() == Traffic::Refused {

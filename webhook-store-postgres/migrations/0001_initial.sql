@@ -187,7 +187,7 @@ $$;
 CREATE FUNCTION webhook.selects(pattern text, event_type text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT $1 = '**' OR $1 = $2 OR coalesce($2 ~ (
+    SELECT $1 = '**' OR coalesce($1 = $2 OR $2 ~ (
         '^' || replace(replace(replace(replace($1, '.', '\.'), '**', '#'), '*', '[^.]+'), '#', '.+') || '$'
     ), false)
 $$;

@@ -16,7 +16,7 @@ use crate::{MigrationStatus, OpenError, PostgresStoreOptions, event, notifier, s
 /// A store in a PostgreSQL database, shared by any number of processes. Cheap to clone; all clones are the same store.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
-    pub(crate) options: PostgresStoreOptions,
+    pub(crate) options: Arc<PostgresStoreOptions>,
     pub(crate) clock: PostgresClock,
     pub(crate) progress: Arc<Progress>,
     api: PgPool,
@@ -48,7 +48,7 @@ impl PostgresStore {
         let mut session = Session::plain(&api, options.pooled).await.map_err(StoreError::from)?;
         let clock = PostgresClock::new(&mut session).await.map_err(StoreError::from)?;
         session.commit().await.map_err(StoreError::from)?;
-        Ok(Self { options, clock, progress: Arc::default(), api, worker, trust })
+        Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, trust })
     }
 
     /// Brings the schema up to date. Any number of processes may do so at the same time, and others may go on working

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What `--database-url` names.
 #[derive(Clone, Debug)]
 pub(crate) enum Database {
-    Postgres(PostgresStoreOptions),
+    Postgres(Box<PostgresStoreOptions>),
     Sqlite { options: SqliteStoreOptions, url: String },
     Memory,
 }
@@ -95,7 +95,7 @@ impl Database {
             "memory" => Ok(Self::Memory),
             _ if matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) => {
                 let options: PostgresStoreOptions = url.parse().map_err(ConfigError::Postgres)?;
-                Ok(Self::Postgres(options.with_max_connections(max_connections)))
+                Ok(Self::Postgres(Box::new(options.with_max_connections(max_connections))))
             }
             "" | "sqlite" | "sqlite+aiosqlite" => {
                 let options: SqliteStoreOptions = url.parse().map_err(ConfigError::Sqlite)?;
@@ -154,7 +154,9 @@ impl Database {
 
     async fn connect(&self, migrations: Migrations) -> Result<OpenDatabase, OpenError> {
         Ok(match self {
-            Self::Postgres(options) => OpenDatabase::Postgres(PostgresStore::connect(options.clone()).await?),
+            Self::Postgres(options) => {
+                OpenDatabase::Postgres(PostgresStore::connect(PostgresStoreOptions::clone(options)).await?)
+            }
             Self::Sqlite { options, .. } => {
                 let options = match migrations {
                     Migrations::Apply => options.clone(),
