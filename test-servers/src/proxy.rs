@@ -40,6 +40,8 @@ struct Shared {
     traffic: watch::Sender<Traffic>,
     /// Counts the cuts: a connection ends when it changes.
     cuts: watch::Sender<u64>,
+    /// Counts the strandings: a connection forwards nothing any more when it changes.
+    strandings: watch::Sender<u64>,
     /// The next request with these bytes in it gets no answer.
     needle: Mutex<Option<Vec<u8>>>,
     swallowed: watch::Sender<u64>,
@@ -61,6 +63,7 @@ impl FaultProxy {
             upstream,
             traffic: watch::Sender::new(Traffic::Flows),
             cuts: watch::Sender::new(0),
+            strandings: watch::Sender::new(0),
             needle: Mutex::default(),
             swallowed: watch::Sender::new(0),
         });
@@ -87,6 +90,12 @@ impl FaultProxy {
     /// Resets all connections that there are.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Lets all connections that there are stay open and forward nothing any more, as when a network forgets them. New
+    /// ones work.
+    pub fn strand(&self) {
+        self.shared.strandings.send_modify(|strandings| *strandings += 1);
     }
 
     /// The next request that contains `needle` (`COMMIT`, `EVALSHA`) reaches the server; when that has answered, the
@@ -122,7 +131,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn connect(mut client: TcpStream, shared: &Shared) {
-    let mut cuts = shared.cuts.subscribe();
+    let (mut cuts, mut strandings) = (shared.cuts.subscribe(), shared.strandings.subscribe());
     wait_while_stalled(shared).await;
     let Ok(mut server) = TcpStream::connect(shared.upstream).await else { return reset(&client) };
     for stream in [&client, &server] {
@@ -132,6 +141,11 @@ async fn connect(mut client: TcpStream, shared: &Shared) {
     let end = tokio::select! {
         end = forward(&mut client, &mut server, shared) => end,
         _ = cuts.changed() => End::Fault,
+        // Both sides are kept open until the proxy goes, or cuts them.
+        _ = strandings.changed() => {
+            let _ = cuts.changed().await;
+            End::Fault
+        }
     };
     if end == End::Fault {
         reset(&client);

@@ -22,7 +22,12 @@ impl TestRedis {
     /// A prefix under which there is no key.
     pub fn fresh() -> Self {
         let url = env::var("TEST_REDIS_URL").unwrap_or_else(|_| SHARED.url());
-        Self { url, prefix: format!("test-{}", unique()) }
+        Self { url, prefix: Self::prefix_of_its_own() }
+    }
+
+    /// A prefix that no other test uses, for any server.
+    pub fn prefix_of_its_own() -> String {
+        format!("test-{}", unique())
     }
 
     /// The URL of the server.

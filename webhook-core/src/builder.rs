@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::announcer::Announcer;
 use crate::context::Context;
 use crate::id::Ids;
+use crate::shelf::Shelf;
 use crate::{
     AddressGuard, Clock, Entropy, Keyring, LocalRateLimiter, Notifier, Options, OsEntropy, Queue, RateLimiter,
-    RetryPolicy, RetrySchedule, Signer, Signers, Store, Transport, Webhooks,
+    RetryPolicy, RetrySchedule, SharedCache, Signer, Signers, Store, Transport, Webhooks,
 };
 
 /// An engine could not be built.
@@ -35,6 +36,7 @@ pub struct WebhooksBuilder {
     retry: Arc<dyn RetryPolicy>,
     limiter: Arc<dyn RateLimiter>,
     notifier: Option<Arc<dyn Notifier>>,
+    cache: Option<Arc<dyn SharedCache>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     options: Options,
@@ -47,6 +49,7 @@ impl WebhooksBuilder {
             clock: store.clock(),
             store,
             queue: None,
+            cache: None,
             transport: None,
             guard: AddressGuard::new(),
             signers: Signers::default(),
@@ -106,6 +109,14 @@ impl WebhooksBuilder {
         self
     }
 
+    /// Subscriptions and match indexes are shared between processes in this cache, encrypted with the keyring's keys and
+    /// for [`Options::cache_ttl`] at most, so that a new process asks the store for less. Without keys nothing is shared.
+    /// By default there is none.
+    pub fn shared_cache(mut self, cache: Arc<dyn SharedCache>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
     /// Tells the time. By default the store's own clock does: [`MaintenanceStore::clock`].
     ///
     /// [`MaintenanceStore::clock`]: crate::store::MaintenanceStore::clock
@@ -147,6 +158,7 @@ impl WebhooksBuilder {
             limiter: self.limiter,
             announcer: Announcer::new(self.notifier.clone()),
             notifier: self.notifier,
+            shelf: Shelf::new(self.cache),
             ids: Ids::new(Arc::clone(&self.clock), Arc::clone(&self.entropy)),
             clock: self.clock,
             entropy: self.entropy,

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::announcer::Announcer;
 use crate::id::Ids;
+use crate::shelf::Shelf;
 use crate::transport::AddressGuard;
 use crate::{
     Clock, Entropy, Keyring, Notifier, Options, Queue, RateLimiter, RetryPolicy, Signers, Store, Timestamp, Transport,
@@ -24,6 +25,7 @@ pub(crate) struct Context {
     pub(crate) limiter: Arc<dyn RateLimiter>,
     pub(crate) notifier: Option<Arc<dyn Notifier>>,
     pub(crate) announcer: Announcer,
+    pub(crate) shelf: Shelf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) ids: Ids,

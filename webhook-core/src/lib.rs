@@ -3,6 +3,7 @@
 mod announcer;
 mod attempt;
 mod builder;
+mod cache;
 mod clock;
 mod context;
 mod deliveries;
@@ -27,6 +28,7 @@ pub mod queue;
 mod rate_limit;
 mod retry;
 mod secret;
+mod shelf;
 mod signature;
 pub mod store;
 mod subscription;
@@ -42,6 +44,7 @@ mod worker;
 
 pub use attempt::{Attempt, AttemptFailure, ErrorKind};
 pub use builder::{BuildError, WebhooksBuilder};
+pub use cache::{CacheError, SharedCache};
 pub use clock::{Clock, SystemClock};
 pub use deliveries::DeliveryView;
 pub use delivery::{Delivery, DeliveryState, Hint, ParseDeliveryStateError, Reason};

@@ -87,7 +87,7 @@ impl Webhooks {
     /// Says that there are due deliveries, here and to other processes: after a host's own transaction with an
     /// adapter's `emit_in` has committed.
     pub fn wake(&self) {
-        self.engine.worker.wake();
+        self.engine.worker.wake_without_hint();
         self.engine.context.announcer.due();
     }
 
@@ -98,8 +98,7 @@ impl Webhooks {
 
     /// Whether the queue answers; none when the store is the queue.
     pub async fn check_queue(&self) -> Option<Result<(), crate::QueueError>> {
-        let queue = self.engine.context.queue.as_ref()?;
-        Some(queue.depth().await.map(|_| ()))
+        self.engine.worker.check_queue().await
     }
 
     /// When a worker of this process last asked for deliveries; none before it first did.

@@ -154,7 +154,9 @@ impl Database {
 
     async fn connect(&self, migrations: Migrations) -> Result<OpenDatabase, OpenError> {
         Ok(match self {
-            Self::Postgres(options) => OpenDatabase::Postgres(PostgresStore::connect(PostgresStoreOptions::clone(options)).await?),
+            Self::Postgres(options) => {
+                OpenDatabase::Postgres(PostgresStore::connect(PostgresStoreOptions::clone(options)).await?)
+            }
             Self::Sqlite { options, .. } => {
                 let options = match migrations {
                     Migrations::Apply => options.clone(),

@@ -21,6 +21,7 @@
 mod clock;
 mod entropy;
 pub mod queue;
+pub mod rate_limiter;
 pub mod store;
 
 use std::future::Future;

@@ -204,7 +204,8 @@ impl Admission {
         if entry.cut && entry.in_flight <= entry.window / 2 {
             entry.cut = false;
             drop(state);
-            self.alarm.ring();
+            // Hints at what waits were given up when there was no room for it.
+            self.alarm.ring_without_hint();
         }
     }
 

@@ -5,4 +5,6 @@
 mod backlog;
 mod delivery;
 mod lease;
+mod queue;
 mod receiver;
+mod shared_cache;
