@@ -35,6 +35,8 @@ const LOST_LEASES: i32 = 5;
 /// Lost leases are looked for this often, and so many are taken up at once.
 const RESCUE_INTERVAL: Duration = Duration::from_millis(500);
 const RESCUED: i64 = 1000;
+/// After a walk that found one target alone, so many claims go without.
+const WALKS_SKIPPED: u32 = 8;
 /// So often a claim looks from the very beginning.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// What is due so much earlier than what was seen last is still found: transactions commit late.
@@ -51,6 +53,8 @@ struct State {
     rescued_at: Option<Timestamp>,
     swept_at: Option<Timestamp>,
     floor: Option<Timestamp>,
+    /// Claims that still go without a walk.
+    alone: u32,
 }
 
 impl Progress {
@@ -81,6 +85,19 @@ impl Progress {
             state.floor = None;
         }
         state.floor.unwrap_or(Timestamp::EPOCH)
+    }
+
+    /// Whether a claim may go without a walk: the last one found that no target starves beside another.
+    fn skips_walk(&self) -> bool {
+        let mut state = self.state();
+        let skips = state.alone > 0;
+        state.alone = state.alone.saturating_sub(1);
+        skips
+    }
+
+    /// A walk over everything there is found so many targets with something due.
+    fn walked(&self, targets: usize) {
+        self.state().alone = if targets <= 1 { WALKS_SKIPPED } else { 0 };
     }
 
     /// Nothing is due before `oldest`, or before `now` if nothing is due at all.
@@ -139,10 +156,12 @@ const OLDEST_OF_TARGETS: &str = candidates!(
 const WALK_ON: &str = concat!(
     "WITH RECURSIVE walk (target_id, step) AS (
        SELECT (SELECT x.target_id FROM webhook.delivery AS x
-               WHERE x.state = 0 AND NOT x.leased AND x.target_id > $2 ORDER BY x.target_id LIMIT 1), 1
+               WHERE x.state = 0 AND NOT x.leased AND x.target_id > $2 AND x.next_at >= $4
+               ORDER BY x.target_id LIMIT 1), 1
        UNION ALL
        SELECT (SELECT x.target_id FROM webhook.delivery AS x
-               WHERE x.state = 0 AND NOT x.leased AND x.target_id > walk.target_id ORDER BY x.target_id LIMIT 1),
+               WHERE x.state = 0 AND NOT x.leased AND x.target_id > walk.target_id AND x.next_at >= $4
+               ORDER BY x.target_id LIMIT 1),
          walk.step + 1
        FROM walk WHERE walk.target_id IS NOT NULL AND walk.step < $3
      )
@@ -196,11 +215,26 @@ pub(crate) async fn claim(
     let oldest = candidates(ask, &query.fetch_all(&mut *conn).await?)?;
     progress.saw(oldest.first().map(|candidate| candidate.due), ask.now);
     let all = (oldest.len() as i64) < look;
-    let walk = if all { within(ask, &oldest) } else { walk(conn, ask, floor).await? };
     let mut choice = Choice::new(ask);
-    let cursor = choice.take_walk(&walk);
-    oldest.iter().for_each(|candidate| choice.offer(candidate));
-    walk.targets.values().flatten().for_each(|candidate| choice.offer(candidate));
+    let mut cursor = None;
+    let skipped = !all && ask.cursor.is_none() && progress.skips_walk();
+    if !skipped {
+        let walk = if all { within(ask, &oldest) } else { walk(conn, ask, floor).await? };
+        if !all && ask.cursor.is_none() && walk.stopped.is_none() {
+            progress.walked(walk.targets.len());
+        }
+        cursor = choice.take_walk(&walk);
+        oldest.iter().for_each(|candidate| choice.offer(candidate));
+        walk.targets.values().flatten().for_each(|candidate| choice.offer(candidate));
+    } else {
+        oldest.iter().for_each(|candidate| choice.offer(candidate));
+        // The oldest have no room at their target: there may be others after all.
+        if choice.leased.is_empty() {
+            let walk = walk(conn, ask, floor).await?;
+            cursor = choice.take_walk(&walk);
+            walk.targets.values().flatten().for_each(|candidate| choice.offer(candidate));
+        }
+    }
     let leases = choice.lease(conn).await?;
     // Who got all that was asked for asks again anyway.
     let next_due = if leases.len() < ask.limit as usize { next_due(conn, ask).await? } else { None };
