@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod child;
+mod claims;
 mod database;
 mod engine;
 mod floor;
@@ -61,6 +62,12 @@ struct Plan {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Claims, loads and records on PostgreSQL among few rows and many.
+    Claims {
+        /// Open rows of the large tables, and as many that ended.
+        #[arg(long, default_value_t = 10_000_000)]
+        rows: u64,
+    },
     /// The receiver (started by the program itself).
     Receiver,
     /// The engine behind HTTP (started by the program itself).
@@ -117,6 +124,7 @@ fn main() -> Result<(), Error> {
         match arguments.part {
             Some(Part::Receiver) => receiver::serve().await,
             Some(Part::Engine { store, queue, database }) => engine::serve(store, queue, &database).await,
+            Some(Part::Claims { rows }) => claims::all(arguments.plan, rows).await,
             None => run::all(arguments.plan).await,
         }
     })
