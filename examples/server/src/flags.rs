@@ -68,9 +68,14 @@ pub(crate) struct Flags {
           value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub(crate) database_max_connections: u32,
 
-    /// A Redis that speeds up the queue [default: none, the database is the queue]
+    /// A Redis for processes that share a database: redis://…, rediss://…, redis+cluster://HOST,HOST,… or
+    /// rediss+cluster://… [default: none, the database is the queue]
     #[arg(long, env = "REDIS_URL", global = true, value_name = "URL")]
     pub(crate) redis_url: Option<String>,
+
+    /// What all names in Redis start with: installations that share one need different prefixes
+    #[arg(long, env = "REDIS_PREFIX", global = true, value_name = "TEXT", default_value = "wh")]
+    pub(crate) redis_prefix: String,
 
     /// What this process does
     #[arg(long, env = "ROLE", global = true, default_value = "all", ignore_case = true)]
