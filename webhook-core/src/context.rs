@@ -8,9 +8,7 @@ use crate::announcer::Announcer;
 use crate::id::Ids;
 use crate::shelf::Shelf;
 use crate::transport::AddressGuard;
-use crate::{
-    Clock, Entropy, Keyring, Options, Queue, RateLimiter, RetryPolicy, Signers, Store, Timestamp, Transport,
-};
+use crate::{Clock, Entropy, Keyring, Options, Queue, RateLimiter, RetryPolicy, Signers, Store, Timestamp, Transport};
 
 /// The seams and limits of one engine.
 #[derive(Debug)]

@@ -140,7 +140,9 @@ impl Config {
             tracing::warn!("secrets are stored in clear: give --encryption-key to seal them");
         }
         if self.redis.is_some() && !self.database.is_shared() {
-            tracing::warn!("Redis gains nothing here: this database belongs to one process, which could be its own queue");
+            tracing::warn!(
+                "Redis gains nothing here: this database belongs to one process, which could be its own queue"
+            );
         }
         if self.api_keys.is_empty() {
             tracing::warn!("the API is open to everybody on this machine: give --api-key to close it");

@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod demo;
+mod fleet;
 mod hostile;
 mod kill;
+mod postgres;
+mod redis;
 mod secrets;
 mod settings;
 mod stop;

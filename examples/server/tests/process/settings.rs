@@ -17,13 +17,14 @@ async fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_with_a_reason() {
-    let cases: [(Variables, &[&str], &str); 12] = [
+    let cases: [(Variables, &[&str], &str); 13] = [
         (&[], &["--listen=0.0.0.0:0"], "without API keys"),
         (&[("LISTEN_ADDR", "0.0.0.0:0")], &["serve"], "without API keys"),
         (&[("PORT", "8123")], &[], "0.0.0.0:8123"),
         (&[("PORT", "http")], &[], "no port"),
         (&[("DATABASE_URL", "postgres://user:canary@host:port/db")], &[], "PostgreSQL"),
-        (&[("REDIS_URL", "redis://:canary@host")], &[], "not in this build yet"),
+        (&[("REDIS_URL", "redis://:canary@host:port")], &[], "rediss://"),
+        (&[("REDIS_URL", "redis://:canary@host"), ("REDIS_PREFIX", "{wh}")], &[], "a key prefix is"),
         (&[("ROLE", "worker")], &[], "share"),
         (&[("DATABASE_URL", "memory:")], &["--role=api"], "share"),
         (&[("API_KEYS", "good=acme,canary")], &[], "number 2"),
