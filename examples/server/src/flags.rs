@@ -200,11 +200,26 @@ impl Flags {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
         CommandLine::definition().debug_assert();
+    }
+
+    /// `PORT` is no flag's; the password is compose.yaml's alone, which asks for it.
+    #[test]
+    fn the_example_of_settings_has_every_variable_and_no_other() {
+        let example: BTreeSet<_> =
+            include_str!("../../../.env.example").lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        let example = example.into_iter().filter(|name| !name.starts_with('#')).map(ToOwned::to_owned);
+        let definition = CommandLine::command();
+        let known = definition.get_arguments().filter_map(|arg| arg.get_env()?.to_str());
+        let known: BTreeSet<_> = known.chain(["PORT", "POSTGRES_PASSWORD"]).map(ToOwned::to_owned).collect();
+        assert_eq!(example.collect::<BTreeSet<_>>(), known);
+        assert!(include_str!("../../../compose.yaml").contains("${POSTGRES_PASSWORD:?"));
     }
 
     #[test]

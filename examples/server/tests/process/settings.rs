@@ -85,6 +85,18 @@ async fn flags_win_over_variables_and_empty_variables_are_unset() {
 }
 
 #[tokio::test]
+async fn the_example_of_settings_is_one_to_start_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let example = include_str!("../../../../.env.example");
+    let variables = example.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    let mut command = program();
+    command.envs(variables).env("LISTEN_ADDR", "0.0.0.0:0").current_dir(directory.path());
+    let refused = output(&mut command).await;
+    assert!(stderr(&refused).contains("without API keys"), "the key is left to fill in: {refused:?}");
+    Server::spawn(command.env("API_KEYS", "key=acme")).await.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_has_one_line_with_its_fields_on_top() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &[]).await;
