@@ -68,7 +68,8 @@ pub(crate) async fn read(
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
-                refusal = Some(if request_body::is::<BodyDeadline>(&error) { Refusal::TooSlow } else { Refusal::Incomplete });
+                refusal =
+                    Some(if request_body::is::<BodyDeadline>(&error) { Refusal::TooSlow } else { Refusal::Incomplete });
                 break;
             }
         };

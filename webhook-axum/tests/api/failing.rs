@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde_json::json;
 use webhook_core::store::*;
 use webhook_core::{
-    Attempt, Delivery, DeliveryId, Event, EventId, EventSummary, Generation, SubscriptionId, SubscriptionRecord,
-    TenantId, Timestamp,
+    Attempt, CaptureFilter, CaptureId, CapturedRequest, Delivery, DeliveryId, Event, EventId, EventSummary, Generation,
+    PathId, SubscriptionId, SubscriptionRecord, TenantId, Timestamp,
 };
 
 use crate::host::Host;
@@ -96,6 +96,27 @@ passed_on! {
         cancel_orphans(now: Timestamp, limit: u32) -> u64;
         backlog(now: Timestamp) -> Backlog;
     }
+    CaptureStore {
+        insert_path(record: &PathRecord, key: Option<&KeyedAnswer>) -> PathInserted;
+        update_path(record: &PathRecord) -> PathUpdated;
+        delete_path(tenant: &TenantId, path_id: &PathId) -> bool;
+        find_path(path_id: &PathId) -> Option<PathRecord>;
+        path(tenant: &TenantId, path_id: &PathId) -> Option<(PathRecord, PathUsage)>;
+        list_paths(tenant: &TenantId, now: Timestamp, page: PageRequest) -> Page<(PathRecord, PathUsage)>;
+        path_methods(tenant: &TenantId, path_id: &PathId) -> Vec<(String, u64)>;
+        capture(now: Timestamp, requests: &[NewCapture]) -> Vec<CaptureOutcome>;
+        captured(tenant: &TenantId, path_id: &PathId, id: CaptureId) -> Option<CapturedRequest>;
+        list_captured(
+            tenant: &TenantId, path_id: &PathId, filter: &CaptureFilter, page: PageRequest, body_limit: u32
+        ) -> Page<CapturedRequest>;
+        captured_after(
+            tenant: &TenantId, path_id: &PathId, after: Option<CaptureId>, limit: u32
+        ) -> Vec<CapturedRequest>;
+        remove_captured(tenant: &TenantId, path_id: &PathId, id: CaptureId) -> bool;
+        remove_captured_through(tenant: &TenantId, path_id: &PathId, through: CaptureId, limit: u32) -> u64;
+        prune_captured(request: CapturePruneRequest) -> CapturePruneStep;
+        capture_stats(tenant: &TenantId, now: Timestamp, active_since: Timestamp, limit: u32) -> CaptureStats;
+    }
 }
 
 #[tokio::test]
@@ -103,6 +124,8 @@ async fn a_store_that_fails_is_said_without_its_words() {
     let store = std::sync::Arc::new(Failing::default());
     let host = Host::on(store.clone());
     host.subscription().await;
+    host.path(json!({"path_id": "known"})).await;
+    host.call("POST", "/webhook/known", "", "x").await.expect(200);
     for (how, status, code) in
         [(UNAVAILABLE, 503, "unavailable"), (BROKEN, 500, "internal"), (CORRUPT, 500, "internal")]
     {
@@ -113,6 +136,12 @@ async fn a_store_that_fails_is_said_without_its_words() {
             ("POST", "/subscriptions", json!({"target_url": "https://example.com/"})),
             ("GET", "/subscriptions", json!(null)),
             ("GET", "/stats", json!(null)),
+            ("POST", "/api/paths", json!({})),
+            ("GET", "/api/paths/known/logs", json!(null)),
+            ("GET", "/api/paths/known/export", json!(null)),
+            // The one is in the cache, the other is not.
+            ("POST", "/webhook/known", json!("lost")),
+            ("POST", "/webhook/other", json!("lost")),
         ] {
             let answer = host.call(method, path, crate::host::ACME, body.to_string()).await;
             assert!(!String::from_utf8_lossy(&answer.body).contains("10.1.2.3"), "{method} {path}");
@@ -129,5 +158,6 @@ async fn a_store_that_fails_is_said_without_its_words() {
     }
     store.how.store(WORKS, Ordering::SeqCst);
     host.event().await;
+    assert_eq!(host.logs("known").await.len(), 1, "what was not answered with 200 is not there");
     assert_eq!(host.get("/health/ready").await.expect(200)["status"], "ready");
 }

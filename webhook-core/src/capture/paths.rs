@@ -125,7 +125,7 @@ impl Webhooks {
         }
         let context = self.context();
         for _ in 0..TRIES {
-            let (mut record, usage) = self.path_record(tenant, path_id).await?;
+            let (mut record, mut usage) = self.path_record(tenant, path_id).await?;
             if version.is_some_and(|version| version != record.version) {
                 return Err(Conflict::Changed.into());
             }
@@ -142,6 +142,7 @@ impl Webhooks {
                     self.capturer().path_changed(path_id, record.key);
                     if is_lower(&before, &record.settings) {
                         self.trim(tenant, path_id, &record.settings).await?;
+                        usage = self.path_record(tenant, path_id).await?.1;
                     }
                     return Ok(CapturePath::of(record, usage, draft.response));
                 }
