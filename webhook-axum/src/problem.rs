@@ -70,7 +70,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
-    fn unknown_method() -> Self {
+    pub(crate) fn unknown_method() -> Self {
         let detail = "this route does not have that method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
     }

@@ -17,6 +17,7 @@ use crate::database::{DatabaseError, OpenDatabase};
 /// A server that listens, but does not answer before it runs.
 pub(crate) struct Server {
     addr: SocketAddr,
+    public_url: String,
     listener: TcpListener,
     router: Router,
     readiness: Readiness,
@@ -46,25 +47,32 @@ impl Server {
             .retry(Arc::clone(&config.retry))
             .options(config.options.clone())
             .build()?;
-        let api = Api::new(webhooks.clone())
-            .options(ApiOptions::default().with_service("webhook-server", env!("CARGO_PKG_VERSION")))
-            .metrics(move || figures.render());
+        let listen = |source| ServerError::Listen { addr: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        let public_url = config.public_url.as_ref().map_or_else(|| format!("http://{addr}"), ToString::to_string);
+        let options = ApiOptions::default()
+            .with_service("webhook-server", env!("CARGO_PKG_VERSION"))
+            .with_public_url(public_url.clone())
+            .with_trusted_proxies(config.trusted_proxies.iter().copied());
+        let api = Api::new(webhooks.clone()).options(options).metrics(move || figures.render());
         let readiness = api.readiness();
         let api = match config.api_keys.is_empty() {
             true => api.danger_no_auth(),
             false => api.authenticator(Arc::new(config.api_keys.clone())),
         };
         let router = api.router().fallback(not_found).layer(access_log());
-
-        let listen = |source| ServerError::Listen { addr: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
-        Ok(Self { addr, listener, router, readiness, webhooks, database })
+        Ok(Self { addr, public_url, listener, router, readiness, webhooks, database })
     }
 
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The address that others know it by.
+    pub(crate) fn public_url(&self) -> &str {
+        &self.public_url
     }
 
     /// Answers and delivers until `shutdown`, then ends cleanly: nothing new is taken, what is under way ends, and the

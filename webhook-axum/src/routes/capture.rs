@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use webhook_core::{Captured, CustomResponse, Error, IncomingRequest, Noun, PathId, Refusal};
 
 use crate::api::ApiState;
@@ -45,6 +45,10 @@ pub(crate) async fn capture_request(State(state): State<Arc<ApiState>>, request:
 
 async fn capture(state: &Arc<ApiState>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    if parts.method == Method::CONNECT {
+        // An answer with 2xx would turn the connection into a tunnel (RFC 9110 section 9.3.6).
+        return Err(Problem::unknown_method());
+    }
     let path_id = path_id(&parts)?;
     state.webhooks.live_path(&path_id).await?;
     let method = parts.method.clone();
