@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod captures;
 mod child;
 mod engine;
 mod floor;
@@ -60,6 +61,8 @@ struct Plan {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Sends requests to a capture path, beside bare inserts of the same rows.
+    Captures(captures::Plan),
     /// The receiver (started by the program itself).
     Receiver,
     /// The engine behind HTTP (started by the program itself).
@@ -113,6 +116,7 @@ fn main() -> Result<(), Error> {
         match arguments.part {
             Some(Part::Receiver) => receiver::serve().await,
             Some(Part::Engine { store, queue, file }) => engine::serve(store, queue, &file).await,
+            Some(Part::Captures(plan)) => captures::all(plan).await,
             None => run::all(arguments.plan).await,
         }
     })
