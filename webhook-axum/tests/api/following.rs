@@ -58,14 +58,14 @@ impl Events {
                 }
                 continue;
             }
-            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await.expect("an event comes");
+            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await.unwrap();
             let data = frame?.unwrap().into_data().unwrap();
             self.text.push_str(std::str::from_utf8(&data).unwrap());
         }
     }
 
     async fn body(&mut self) -> Value {
-        let event = self.next().await.expect("the stream goes on");
+        let event = self.next().await.unwrap();
         assert_eq!((&*event.name, event.id), ("request", text(&event.data["id"])));
         event.data["body"].clone()
     }
