@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use webhook_core::{Captured, CustomResponse, Error, IncomingRequest, Noun, PathId, Refusal};
@@ -56,7 +56,7 @@ async fn capture(state: &Arc<ApiState>, request: Request) -> Result<Response, Pr
     let stored = tokio::spawn(store(Arc::clone(state), path_id, parts, body)).await;
     let captured = stored.map_err(|_| Problem::internal())??;
     match (captured.refusal, &captured.response) {
-        (Some(refusal), _) => Err(refused(refusal, state)),
+        (Some(refusal), _) => Err(refused(refusal)),
         (None, None) => {
             let (request_id, timestamp) = (captured.id.into(), captured.received_at.into());
             let receipt = wire::CaptureReceipt { request_id, timestamp, method: method.as_str() };
@@ -101,6 +101,10 @@ fn incoming(state: &ApiState, parts: Parts, read: &ReadBody) -> IncomingRequest 
     request.query = uri.query().map(str::to_owned);
     request.http_version = format!("{:?}", parts.version);
     request.headers = captured_body::fields(&parts.headers);
+    if let (None, Some(authority)) = (parts.headers.get(HOST), parts.uri.authority()) {
+        // What HTTP/2 has instead (RFC 9113 section 8.3.1).
+        request.headers.insert(0, ("host".to_owned(), authority.to_string().into()));
+    }
     request.trailers = read.trailers.clone();
     if let Some(ConnectInfo(peer)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() {
         request.peer_address = Some(peer.ip().to_canonical());
@@ -113,13 +117,16 @@ fn incoming(state: &ApiState, parts: Parts, read: &ReadBody) -> IncomingRequest 
     request
 }
 
-fn refused(refusal: Refusal, state: &ApiState) -> Problem {
+fn refused(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::TooSlow => {
             Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body took too long to arrive")
         }
         Refusal::Incomplete => Problem::bad_request("incomplete_body", "the body ended before it was complete"),
-        _ => Problem::too_large(state.webhooks.options().capture_max_body),
+        _ => {
+            let detail = "the body is larger than this path takes";
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+        }
     }
 }
 

@@ -82,6 +82,18 @@ async fn headers_and_bodies_are_kept_to_the_byte() {
     assert_eq!(download.body, body);
 }
 
+#[tokio::test]
+async fn http_2_has_a_host_too() {
+    let host = Host::new();
+    let path = host.path(json!({})).await;
+    let call =
+        incoming("POST", &format!("http://hooks.example:8080/webhook/{path}/x?y")).version(http::Version::HTTP_2);
+    host.send(call.body(Body::empty()).unwrap()).await.expect(200);
+    let log = &host.logs(&path).await[0];
+    assert_eq!((&log["http_version"], &log["headers"]), (&json!("HTTP/2.0"), &json!([["host", "hooks.example:8080"]])));
+    assert_eq!((&log["path"], &log["query_string"]), (&json!(format!("/webhook/{path}/x")), &json!("y")));
+}
+
 fn frames(parts: Vec<Result<Frame<Bytes>, std::io::Error>>) -> Body {
     Body::new(StreamBody::new(futures_util::stream::iter(parts)))
 }
