@@ -1,6 +1,7 @@
 //! What a claim, loading and recording cost on PostgreSQL, however many rows there are and whoever owns them.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -17,7 +18,7 @@ use webhook_core::{
 use webhook_store_postgres::PostgresStore;
 
 use crate::database::Databases;
-use crate::{Error, Plan, StoreKind};
+use crate::{Error, StoreKind};
 
 const SUBSCRIPTIONS: u64 = 500;
 const LEASES: u32 = 64;
@@ -44,9 +45,8 @@ struct Times {
     record: Vec<u128>,
 }
 
-pub(crate) async fn all(mut plan: Plan, rows: u64) -> Result<(), Error> {
-    plan.store = vec![StoreKind::Postgres];
-    let databases = Databases::start(&plan)?;
+pub(crate) async fn all(folder: Option<&Path>, rows: u64) -> Result<(), Error> {
+    let databases = Databases::start(folder, &[StoreKind::Postgres])?;
     let scenario =
         |name: &str, open, ended, owned, passing| Scenario { name: name.to_owned(), open, ended, owned, passing };
     let many = format!("{rows} open, {rows} ended");

@@ -1,11 +1,11 @@
 //! The databases that runs are measured on, each run on one of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use webhook_test_servers::PostgresServer;
 
-use crate::{Error, Plan, StoreKind};
+use crate::{Error, StoreKind};
 
 /// How the PostgreSQL server is set, beside its defaults: it waits for the disk, and has room for a run's log.
 const SETTINGS: [&str; 6] = [
@@ -26,12 +26,13 @@ pub(crate) struct Databases {
 }
 
 impl Databases {
-    pub(crate) fn start(plan: &Plan) -> Result<Self, Error> {
-        let folder = match &plan.folder {
+    /// In `folder`, or a temporary one; with a PostgreSQL server if one of the stores needs it.
+    pub(crate) fn start(folder: Option<&Path>, stores: &[StoreKind]) -> Result<Self, Error> {
+        let folder = match folder {
             Some(folder) => tempfile::tempdir_in(folder)?,
             None => tempfile::tempdir()?,
         };
-        let wanted = plan.store.contains(&StoreKind::Postgres);
+        let wanted = stores.contains(&StoreKind::Postgres);
         let postgres = wanted.then(|| PostgresServer::start_with(&SETTINGS));
         Ok(Self { folder, postgres, made: std::cell::Cell::new(0) })
     }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod captures;
 mod child;
 mod claims;
 mod database;
@@ -68,6 +69,8 @@ enum Part {
         #[arg(long, default_value_t = 10_000_000)]
         rows: u64,
     },
+    /// Sends requests to a capture path, beside bare inserts of the same rows.
+    Captures(captures::Plan),
     /// The receiver (started by the program itself).
     Receiver,
     /// The engine behind HTTP (started by the program itself).
@@ -124,7 +127,8 @@ fn main() -> Result<(), Error> {
         match arguments.part {
             Some(Part::Receiver) => receiver::serve().await,
             Some(Part::Engine { store, queue, database }) => engine::serve(store, queue, &database).await,
-            Some(Part::Claims { rows }) => claims::all(arguments.plan, rows).await,
+            Some(Part::Claims { rows }) => claims::all(arguments.plan.folder.as_deref(), rows).await,
+            Some(Part::Captures(plan)) => captures::all(plan).await,
             None => run::all(arguments.plan).await,
         }
     })

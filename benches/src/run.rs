@@ -44,7 +44,7 @@ impl Line {
 }
 
 pub(crate) async fn all(plan: Plan) -> Result<(), Error> {
-    let databases = Databases::start(&plan)?;
+    let databases = Databases::start(plan.folder.as_deref(), &plan.store)?;
     let receiver = Part::start(&["receiver"]).await?;
     println!("{} deliveries a run, {} bytes of payload", plan.deliveries, plan.payload);
     let (commit, rows) = floor::sqlite(&plan, &databases.file()).await?;

@@ -16,6 +16,7 @@ use webhook_store_sqlite::OpenError as SqliteError;
 
 use crate::database::{Database, Migrations};
 use crate::flags::{Flags, RoleFlag};
+use crate::lists::Networks;
 use crate::{keys, listen, retries};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -26,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) public_url: Option<Url>,
     pub(crate) role: RoleFlag,
+    pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) database: Database,
     pub(crate) redis: Option<RedisOptions>,
     pub(crate) migrations: Migrations,
@@ -88,11 +90,12 @@ impl Config {
             return Err(ConfigError::Alone);
         }
         let (key_ids, keyring) = keys::keyring(&flags.encryption_keys)?;
-        let allowed: Vec<_> = flags.allow_networks.iter().flat_map(|networks| networks.0.iter().copied()).collect();
+        let allowed = networks(&flags.allow_networks);
         Ok(Self {
             listen,
             public_url: flags.public_url.clone(),
             role: flags.role,
+            trusted_proxies: networks(&flags.trusted_proxies),
             database,
             redis: redis(flags)?,
             migrations: if flags.no_migrate { Migrations::Require } else { Migrations::Apply },
@@ -111,7 +114,6 @@ impl Config {
     /// Logs what the server runs with; of secrets how many there are.
     pub(crate) fn log(&self, flags: &Flags) {
         let list = |networks: &mut dyn Iterator<Item = String>| networks.collect::<Vec<_>>().join(",");
-        let trusted = flags.trusted_proxies.iter().flat_map(|networks| networks.0.iter().map(ToString::to_string));
         tracing::info!(
             listen = %self.listen,
             public_url = self.public_url.as_ref().map(Url::as_str),
@@ -122,7 +124,7 @@ impl Config {
             no_migrate = self.migrations == Migrations::Require,
             allow_networks = list(&mut self.allowed.iter().map(ToString::to_string)),
             allow_http = self.allow_http,
-            trusted_proxies = list(&mut trusted.into_iter()),
+            trusted_proxies = list(&mut self.trusted_proxies.iter().map(ToString::to_string)),
             retry = ?self.retry,
             delivery_timeout_seconds = self.options.timeout.as_secs_f64(),
             retention_hours = flags.retention_hours,
@@ -131,7 +133,7 @@ impl Config {
             cache_ttl_seconds = self.options.cache_ttl.as_secs_f64(),
             concurrency = self.options.concurrency,
             max_payload = self.options.max_payload,
-            capture_max_body = flags.capture_max_body,
+            capture_max_body = self.options.capture_max_body,
             encryption_keys = list(&mut self.key_ids.iter().map(|id| format!("{id}=***"))),
             api_keys = if self.api_keys.is_empty() { "none" } else { "***" },
             "configuration"
@@ -156,6 +158,10 @@ fn redis(flags: &Flags) -> Result<Option<RedisOptions>, ConfigError> {
     options.with_prefix(&flags.redis_prefix).map(Some).map_err(ConfigError::RedisPrefix)
 }
 
+fn networks(given: &[Networks]) -> Vec<IpNet> {
+    given.iter().flat_map(|networks| networks.0.iter().copied()).collect()
+}
+
 fn guard(allowed: &[IpNet], allow_http: bool) -> AddressGuard {
     let guard = if allow_http { AddressGuard::new().allow_http() } else { AddressGuard::new() };
     allowed.iter().fold(guard, |guard, network| guard.allow_network(*network))
@@ -177,6 +183,8 @@ fn options(flags: &Flags) -> Result<Options, ConfigError> {
     options.cleanup_interval = flags.cleanup_interval;
     options.cache_ttl = flags.cache_ttl;
     options.max_payload = flags.max_payload as usize;
+    options.capture_max_body = flags.capture_max_body as usize;
+    options.capture_retention = HOUR * flags.capture_retention_hours;
     Ok(options)
 }
 
@@ -237,9 +245,14 @@ mod tests {
             "--cleanup-interval=9",
             "--cache-ttl=7",
             "--max-payload=99",
+            "--capture-retention-hours=2",
+            "--capture-max-body=98",
+            "--trusted-proxy=10.0.0.0/8",
         ])
         .unwrap();
+        assert_eq!(config.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
         let options = config.options;
+        assert_eq!((options.capture_retention, options.capture_max_body), (2 * HOUR, 98));
         assert_eq!((options.concurrency, options.max_payload), (3, 99));
         assert_eq!((options.timeout, options.max_timeout), (Duration::from_secs(45), Duration::from_secs(45)));
         assert_eq!((options.retention, options.cleanup_interval), (HOUR, Duration::from_secs(9)));

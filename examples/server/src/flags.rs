@@ -90,7 +90,7 @@ pub(crate) struct Flags {
           value_parser = BoolishValueParser::new())]
     pub(crate) allow_http: bool,
 
-    /// A proxy whose Forwarded and X-Forwarded-For are believed; repeatable (nothing uses addresses yet)
+    /// A proxy whose Forwarded and X-Forwarded-For are believed, right to left; repeatable
     #[arg(long = "trusted-proxy", env = "TRUSTED_PROXIES", global = true, value_name = "CIDR")]
     pub(crate) trusted_proxies: Vec<Networks>,
 
@@ -119,7 +119,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "LOG_RETENTION_HOURS", global = true, value_name = "HOURS", default_value_t = 72)]
     pub(crate) retention_hours: u32,
 
-    /// How long captured requests are kept (nothing is captured yet)
+    /// How long captured requests are kept
     #[arg(long, env = "CAPTURE_RETENTION_HOURS", global = true, value_name = "HOURS", default_value_t = 720)]
     pub(crate) capture_retention_hours: u32,
 
@@ -142,7 +142,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "MAX_PAYLOAD_BYTES", global = true, value_name = "BYTES", default_value_t = 1 << 20)]
     pub(crate) max_payload: u32,
 
-    /// Bytes of a captured request's body at most (nothing is captured yet)
+    /// Bytes of a captured request's body that are read at most; the first MiB of them is kept
     #[arg(long, env = "MAX_CONTENT_LENGTH", global = true, value_name = "BYTES", default_value_t = 16 << 20)]
     pub(crate) capture_max_body: u32,
 

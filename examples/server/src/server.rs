@@ -19,6 +19,7 @@ use crate::flags::RoleFlag;
 /// A server that listens, but does not answer before it runs.
 pub(crate) struct Server {
     addr: SocketAddr,
+    public_url: String,
     listener: TcpListener,
     router: Router,
     readiness: Readiness,
@@ -58,9 +59,15 @@ impl Server {
                 .shared_cache(Arc::new(RedisCache::new(redis)));
         }
         let webhooks = builder.build()?;
-        let api = Api::new(webhooks.clone())
-            .options(ApiOptions::default().with_service("webhook-server", env!("CARGO_PKG_VERSION")))
-            .metrics(move || figures.render());
+        let listen = |source| ServerError::Listen { addr: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        let public_url = config.public_url.as_ref().map_or_else(|| format!("http://{addr}"), ToString::to_string);
+        let options = ApiOptions::default()
+            .with_service("webhook-server", env!("CARGO_PKG_VERSION"))
+            .with_public_url(public_url.clone())
+            .with_trusted_proxies(config.trusted_proxies.iter().copied());
+        let api = Api::new(webhooks.clone()).options(options).metrics(move || figures.render());
         let api = match config.role {
             RoleFlag::Worker => api.duty(Duty::Deliveries),
             RoleFlag::All | RoleFlag::Api => api,
@@ -75,20 +82,21 @@ impl Server {
             RoleFlag::All | RoleFlag::Api => api.router(),
         };
         let router = routes.fallback(not_found).layer(access_log());
-
-        let listen = |source| ServerError::Listen { addr: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
         let role = match config.role {
             RoleFlag::All | RoleFlag::Worker => Role::Worker,
             RoleFlag::Api => Role::Api,
         };
-        Ok(Self { addr, listener, router, readiness, webhooks, role, database })
+        Ok(Self { addr, public_url, listener, router, readiness, webhooks, role, database })
     }
 
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The address that others know it by.
+    pub(crate) fn public_url(&self) -> &str {
+        &self.public_url
     }
 
     /// Answers and delivers until `shutdown`, then ends cleanly: nothing new is taken, what is under way ends, and the

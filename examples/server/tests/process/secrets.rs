@@ -17,6 +17,10 @@ const WRONG_KEY: &str = "canary-wrong-key-4712";
 const HEADER: &str = "canary-header-value-4713";
 const INGEST: &str = "canary-ingest-secret-4714";
 const URL_PASSWORD: &str = "canary-url-password-4715";
+/// What a capture path answers.
+const RESPONSE: &str = "canary-response-4717";
+/// What is captured is stored in clear, to be searched; but no log has it.
+const CAPTURED: [&str; 3] = ["canary-captured-header-4718", "canary-captured-body-4719", "canary-captured-query-4720"];
 
 #[tokio::test]
 async fn canaries_stay_inside() {
@@ -73,6 +77,12 @@ async fn plant(database_url: &str, more: &[&str]) -> Vec<String> {
     until("the event arrives", async || (!receiver.arrivals().is_empty()).then_some(())).await;
     let ingested = server.client().with_header("x-signature", "00").post(&format!("/ingest/{id}"), &json!({})).await;
     assert_eq!(ingested.unwrap().status, 401);
+    let path = json!({"path_id": "p", "response": {"body": RESPONSE, "headers": {"x-token": RESPONSE}}});
+    client.post("/api/paths", &path).await.unwrap().expect(201);
+    let mut sender = server.client().with_header("x-secret", CAPTURED[0]);
+    let target = format!("/webhook/p?token={}", CAPTURED[2]);
+    let answer = sender.send("POST", &target, CAPTURED[1].as_bytes()).await.unwrap();
+    assert_eq!(answer.body, RESPONSE.as_bytes());
     let rotated = client.post(&format!("/subscriptions/{id}/secret/rotate"), &json!({"grace_seconds": 60})).await;
     let rotated = rotated.unwrap().expect(200)["secret"].as_str().unwrap().to_owned();
     let attempts = until("the attempt is recorded", async || {
@@ -92,6 +102,8 @@ async fn plant(database_url: &str, more: &[&str]) -> Vec<String> {
         HEADER,
         INGEST,
         URL_PASSWORD,
+        RESPONSE,
+        &STANDARD.encode(RESPONSE),
         &encryption_key,
         &secret_text,
         rotated_text,
@@ -104,6 +116,9 @@ async fn plant(database_url: &str, more: &[&str]) -> Vec<String> {
     for canary in secrets {
         assert!(!logs.contains(canary), "`{canary}` is in the logs");
         assert!(!attempts.contains(canary), "`{canary}` is in the attempt log");
+    }
+    for canary in CAPTURED {
+        assert!(!logs.contains(canary), "`{canary}` is in the logs");
     }
     assert!(attempts.contains("[redacted]"), "{attempts}");
     secrets.map(ToOwned::to_owned).into()

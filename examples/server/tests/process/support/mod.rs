@@ -1,5 +1,6 @@
 //! What the tests share: a server process, a receiver, a client, a look into the database.
 
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod fleet;
