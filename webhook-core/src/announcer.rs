@@ -76,7 +76,7 @@ impl Announcer {
     }
 }
 
-/// Through all of them at the same time: none waits for one that does not answer.
+/// Through all of them at the same time: what one cannot carry, another one does.
 async fn publish(notifiers: &[Arc<dyn Notifier>], signal: &Signal) {
     let saying = notifiers.iter().map(|notifier| async move {
         if let Err(error) = notifier.publish(std::slice::from_ref(signal)).await {
