@@ -11,11 +11,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::Instant;
 use webhook_core::{IncomingRequest, PathDraft, PathId, TenantId, Webhooks};
 
 use crate::child::{Part, Usage};
+use crate::database::Databases;
 use crate::receiver::payload;
 use crate::{Error, QueueKind, StoreKind, Way, engine};
 
@@ -53,24 +54,21 @@ enum Sender {
 }
 
 pub(crate) async fn all(plan: Plan) -> Result<(), Error> {
-    let temporary = match &plan.folder {
-        Some(folder) => tempfile::tempdir_in(folder)?,
-        None => tempfile::tempdir()?,
-    };
+    let databases = Databases::start(plan.folder.as_deref(), &plan.store)?;
     println!("{} requests a run, {} bytes of body", plan.captures, plan.body);
     println!(
         "{:<34} {:>10} {:>16} {:>20} {:>12} {:>9}",
         "run", "captured/s", "of insert floor", "latency p50/p99", "CPU s/1000", "peak MiB"
     );
-    let mut number = 0;
     for &concurrency in &plan.concurrency {
         for &store in &plan.store {
             for &through in &plan.through {
-                number += 1;
                 // Beside each run, as the machine's speed changes with whatever else it does.
-                let floor = inserts(&plan, &temporary.path().join(format!("floor-{number}.db"))).await?;
-                let file = temporary.path().join(format!("{number}.db"));
-                run(&plan, store, through, concurrency, &file, floor).await?;
+                let floor = match store {
+                    StoreKind::Postgres => inserts_postgres(&plan, &databases.fresh(store)?).await?,
+                    StoreKind::Memory | StoreKind::Sqlite => inserts(&plan, &databases.file()).await?,
+                };
+                run(&plan, store, through, concurrency, &databases.fresh(store)?, floor).await?;
             }
         }
     }
@@ -82,20 +80,19 @@ async fn run(
     store: StoreKind,
     through: Way,
     concurrency: usize,
-    file: &Path,
+    database: &str,
     floor: f64,
 ) -> Result<(), Error> {
     let name = format!("{}, {through:?}, {concurrency} callers", store.name()).to_lowercase();
     let tenant = TenantId::default();
     let (sender, part) = match through {
         Way::Library => {
-            let webhooks = engine::build(store, QueueKind::None, file).await?;
+            let webhooks = engine::build(store, QueueKind::None, database).await?;
             let path = webhooks.create_path(&tenant, PathDraft::new()).await?;
             (Sender::Library(webhooks, path.path_id), None)
         }
         Way::Http => {
-            let file = file.to_str().ok_or("the folder's name is not UTF-8")?;
-            let arguments = ["engine", "--store", store.name(), "--queue", "none", "--file", file];
+            let arguments = ["engine", "--store", store.name(), "--queue", "none", "--database", database];
             let part = Part::start(&arguments).await?;
             let mut connector = HttpConnector::new();
             connector.set_nodelay(true);
@@ -235,6 +232,32 @@ async fn inserts(plan: &Plan, file: &Path) -> Result<f64, Error> {
             insert(&mut transaction, chunk..(chunk + 64).min(rows), &headers, body.as_ref()).await?;
         }
         transaction.commit().await?;
+    }
+    Ok(plan.captures as f64 / start.elapsed().as_secs_f64())
+}
+
+/// The same on PostgreSQL.
+async fn inserts_postgres(plan: &Plan, url: &str) -> Result<f64, Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    let table = "CREATE TABLE captured (id uuid PRIMARY KEY, path uuid, tenant text, method text, target text,
+                   received_at bigint, headers bytea, body bytea);
+                 CREATE INDEX captured_list ON captured (path, id)";
+    sqlx::raw_sql(table).execute(&mut connection).await?;
+    let headers: usize = HEADERS.iter().map(|(name, value)| name.len() + value.len() + 3).sum();
+    let (headers, body) = (vec![b'h'; headers], payload(plan.body));
+    let rows = plan.captures as u128;
+    let start = Instant::now();
+    for first in (0..rows).step_by(512) {
+        let ids: Vec<_> = (first..(first + 512).min(rows)).map(uuid::Uuid::from_u128).collect();
+        sqlx::query(
+            "INSERT INTO captured SELECT i, '00000000-0000-7000-8000-000000000000', 'default', 'POST',
+               '/webhook/bench/orders?source=bench', 1767323045678, h, b FROM unnest($1::uuid[], $2::bytea[], $3::bytea[]) AS u (i, h, b)",
+        )
+        .bind(&ids)
+        .bind(vec![headers.as_slice(); ids.len()])
+        .bind(vec![body.as_bytes(); ids.len()])
+        .execute(&mut connection)
+        .await?;
     }
     Ok(plan.captures as f64 / start.elapsed().as_secs_f64())
 }

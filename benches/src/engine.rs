@@ -1,22 +1,19 @@
 //! The engine that is measured, as a host would assemble it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use webhook_core::{AddressGuard, MemoryQueue, MemoryStore, Role, Store, Webhooks};
+use webhook_store_postgres::PostgresStore;
 use webhook_store_sqlite::SqliteStore;
 
 use crate::{Error, QueueKind, StoreKind};
 
-pub(crate) async fn build(store: StoreKind, queue: QueueKind, file: &Path) -> Result<Webhooks, Error> {
+pub(crate) async fn build(store: StoreKind, queue: QueueKind, database: &str) -> Result<Webhooks, Error> {
     let store: Arc<dyn Store> = match store {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
-        StoreKind::Sqlite => {
-            let store = SqliteStore::open(file.to_str().ok_or("the folder's name is not UTF-8")?).await?;
-            store.migrate().await?;
-            Arc::new(store)
-        }
+        StoreKind::Sqlite => Arc::new(SqliteStore::open(database).await?),
+        StoreKind::Postgres => Arc::new(PostgresStore::open(database).await?),
     };
     let guard = AddressGuard::new().allow_network("127.0.0.0/8".parse()?);
     let builder = Webhooks::builder(store).guard(guard);
@@ -28,8 +25,8 @@ pub(crate) async fn build(store: StoreKind, queue: QueueKind, file: &Path) -> Re
 }
 
 /// The engine with its HTTP API on a free port, which it prints.
-pub(crate) async fn serve(store: StoreKind, queue: QueueKind, file: &Path) -> Result<(), Error> {
-    let webhooks = build(store, queue, file).await?;
+pub(crate) async fn serve(store: StoreKind, queue: QueueKind, database: &str) -> Result<(), Error> {
+    let webhooks = build(store, queue, database).await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();

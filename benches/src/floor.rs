@@ -52,11 +52,76 @@ pub(crate) async fn posts(plan: &Plan, receiver: &Part, concurrency: usize) -> R
     Ok(plan.deliveries as f64 / start.elapsed().as_secs_f64())
 }
 
+/// What PostgreSQL can do with the least that has to be written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PostgresFloor {
+    /// The median time of one durable commit of one small row.
+    pub(crate) commit: Duration,
+    /// Rows of an event and its delivery a second, in transactions of 512.
+    pub(crate) inserts: f64,
+    /// Deliveries ended and attempts logged a second, in transactions of 512.
+    pub(crate) records: f64,
+}
+
+/// Two tables without further indexes, and a third for attempts.
+pub(crate) async fn postgres(plan: &Plan, url: &str) -> Result<PostgresFloor, Error> {
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    let tables = "CREATE TABLE event (id uuid PRIMARY KEY, tenant text, type text, payload bytea, created_at bigint);
+         CREATE TABLE delivery (id uuid PRIMARY KEY, event uuid, target uuid, state int, next_at bigint);
+         CREATE TABLE attempt (delivery uuid PRIMARY KEY, number int, started_at bigint, status int, headers text);
+         SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
+         SET enable_mergejoin = off";
+    sqlx::raw_sql(tables).execute(&mut connection).await?;
+    let mut times = Vec::new();
+    for number in 0..200_u128 {
+        let start = Instant::now();
+        sqlx::query("INSERT INTO event VALUES ($1, 'default', 'bench.event', '', 1)")
+            .bind(uuid::Uuid::from_u128(number))
+            .execute(&mut connection)
+            .await?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    let (body, rows) = (vec![b'x'; plan.payload], plan.deliveries as u128);
+    let batch = |first: u128| -> Vec<_> {
+        (first..(first + 512).min(rows)).map(|id| uuid::Uuid::from_u128(id + 1_000_000)).collect()
+    };
+    let start = Instant::now();
+    for first in (0..rows).step_by(512) {
+        let ids = batch(first);
+        sqlx::query(
+            "WITH e AS (INSERT INTO event SELECT i, 'default', 'bench.event', p, 1
+               FROM unnest($1::uuid[], $2::bytea[]) AS u (i, p))
+             INSERT INTO delivery SELECT i, i, i, 0, 1 FROM unnest($1::uuid[]) AS u (i)",
+        )
+        .bind(&ids)
+        .bind(vec![body.as_slice(); ids.len()])
+        .execute(&mut connection)
+        .await?;
+    }
+    let inserts = plan.deliveries as f64 / start.elapsed().as_secs_f64();
+    let headers = "x".repeat(400);
+    let start = Instant::now();
+    for first in (0..rows).step_by(512) {
+        let ids = batch(first);
+        sqlx::query(
+            "WITH d AS (UPDATE delivery SET state = 1 FROM unnest($1::uuid[]) AS u (i) WHERE id = i)
+             INSERT INTO attempt SELECT i, 1, 1, 200, h FROM unnest($1::uuid[], $2::text[]) AS u (i, h)",
+        )
+        .bind(&ids)
+        .bind(vec![headers.as_str(); ids.len()])
+        .execute(&mut connection)
+        .await?;
+    }
+    let records = plan.deliveries as f64 / start.elapsed().as_secs_f64();
+    Ok(PostgresFloor { commit: times[times.len() / 2], inserts, records })
+}
+
 /// The median time of one durable commit of one small row, and rows of an event and its delivery a second in
 /// transactions of 512.
-pub(crate) async fn commits(plan: &Plan, folder: &Path) -> Result<(Duration, f64), Error> {
+pub(crate) async fn sqlite(plan: &Plan, file: &Path) -> Result<(Duration, f64), Error> {
     let mut connection = SqliteConnectOptions::new()
-        .filename(folder.join("floor.db"))
+        .filename(file)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)

@@ -2,6 +2,8 @@
 
 mod captures;
 mod child;
+mod claims;
+mod database;
 mod engine;
 mod floor;
 mod histogram;
@@ -61,6 +63,12 @@ struct Plan {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Claims, loads and records on PostgreSQL among few rows and many.
+    Claims {
+        /// Open rows of the large tables, and as many that ended.
+        #[arg(long, default_value_t = 10_000_000)]
+        rows: u64,
+    },
     /// Sends requests to a capture path, beside bare inserts of the same rows.
     Captures(captures::Plan),
     /// The receiver (started by the program itself).
@@ -73,9 +81,9 @@ enum Part {
         /// Who tells workers what is due.
         #[arg(long, value_enum)]
         queue: QueueKind,
-        /// The database file.
+        /// The database: a file or a URL.
         #[arg(long)]
-        file: std::path::PathBuf,
+        database: String,
     },
 }
 
@@ -83,6 +91,8 @@ enum Part {
 enum StoreKind {
     Memory,
     Sqlite,
+    /// A PostgreSQL server that the program starts, with fsync and synchronous_commit on.
+    Postgres,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -102,6 +112,7 @@ impl StoreKind {
         match self {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
         }
     }
 }
@@ -115,7 +126,8 @@ fn main() -> Result<(), Error> {
     runtime.block_on(async {
         match arguments.part {
             Some(Part::Receiver) => receiver::serve().await,
-            Some(Part::Engine { store, queue, file }) => engine::serve(store, queue, &file).await,
+            Some(Part::Engine { store, queue, database }) => engine::serve(store, queue, &database).await,
+            Some(Part::Claims { rows }) => claims::all(arguments.plan.folder.as_deref(), rows).await,
             Some(Part::Captures(plan)) => captures::all(plan).await,
             None => run::all(arguments.plan).await,
         }

@@ -1,6 +1,5 @@
 //! The runs, and the table they end in.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use webhook_core::{EventType, Role};
 
 use crate::child::{Part, Usage};
+use crate::database::Databases;
 use crate::histogram::Percentiles;
 use crate::load::Caller;
 use crate::{Error, Plan, StoreKind, Way, engine, floor};
@@ -23,30 +23,58 @@ struct Line {
     peak_mib: f64,
     /// Signed POSTs a second to the same receiver with nothing stored, before and after the run.
     floor: f64,
+    /// Where there is one: POST, insert and record one after the other, each at its own floor.
+    combined: Option<f64>,
+}
+
+impl Line {
+    fn in_words(&self) -> String {
+        let combined = self
+            .combined
+            .map(|floor| format!(", {:.0} % of the combined floor of {floor:.0}", self.delivered * 100.0 / floor));
+        let share = self.delivered * 100.0 / self.floor;
+        format!(
+            "{}: {:.0} delivered/s, {share:.0} % of the POST floor of {:.0}{}",
+            self.name,
+            self.delivered,
+            self.floor,
+            combined.unwrap_or_default()
+        )
+    }
 }
 
 pub(crate) async fn all(plan: Plan) -> Result<(), Error> {
-    let temporary = match &plan.folder {
-        Some(folder) => tempfile::tempdir_in(folder)?,
-        None => tempfile::tempdir()?,
-    };
+    let databases = Databases::start(plan.folder.as_deref(), &plan.store)?;
     let receiver = Part::start(&["receiver"]).await?;
-    let (commit, rows) = floor::commits(&plan, temporary.path()).await?;
     println!("{} deliveries a run, {} bytes of payload", plan.deliveries, plan.payload);
-    println!("floor: one durable commit {:.2} ms (p50)", commit.as_secs_f64() * 1e3);
-    println!("floor: {rows:.0} event + delivery rows/s inserted in bare batches of 512");
+    let (commit, rows) = floor::sqlite(&plan, &databases.file()).await?;
+    println!("floor, SQLite: one durable commit {:.2} ms (p50)", commit.as_secs_f64() * 1e3);
+    println!("floor, SQLite: {rows:.0} event + delivery rows/s inserted in bare batches of 512");
+    let mut bare = None;
+    if let Some(url) = databases.postgres() {
+        let floor = floor::postgres(&plan, &url).await?;
+        println!("floor, PostgreSQL: one durable commit {:.2} ms (p50)", floor.commit.as_secs_f64() * 1e3);
+        println!("floor, PostgreSQL: {:.0} event + delivery rows/s inserted in bare batches of 512", floor.inserts);
+        println!("floor, PostgreSQL: {:.0} results/s recorded in bare batches of 512", floor.records);
+        bare = Some(floor);
+    }
     let mut lines = Vec::new();
     for &concurrency in &plan.concurrency {
         for &store in &plan.store {
             for &through in &plan.through {
                 for &fan_out in &plan.fan_out {
                     let run = Run { plan: &plan, receiver: &receiver, store, through, concurrency, fan_out };
-                    let file = temporary.path().join(format!("{}.db", lines.len()));
+                    let database = databases.fresh(store)?;
                     // Beside each run, as the machine's speed changes with whatever else it does.
                     let before = floor::posts(&plan, &receiver, concurrency).await?;
-                    let line = run.measure(&file).await?;
+                    let line = run.measure(&database).await?;
                     let after = floor::posts(&plan, &receiver, concurrency).await?;
-                    lines.push(Line { floor: (before + after) / 2.0, ..line });
+                    let floor = (before + after) / 2.0;
+                    let combined = bare.filter(|_| store == StoreKind::Postgres);
+                    let combined = combined.map(|bare| 1.0 / (1.0 / floor + 1.0 / bare.inserts + 1.0 / bare.records));
+                    let line = Line { floor, combined, ..line };
+                    println!("{}", line.in_words());
+                    lines.push(line);
                 }
             }
         }
@@ -65,9 +93,9 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn measure(&self, file: &Path) -> Result<Line, Error> {
+    async fn measure(&self, database: &str) -> Result<Line, Error> {
         let shutdown = CancellationToken::new();
-        let (caller, part) = self.start(file, &shutdown).await?;
+        let (caller, part) = self.start(database, &shutdown).await?;
         for number in 0..self.fan_out {
             caller.subscribe(&format!("http://{}/{number}", self.receiver.addr)).await?;
         }
@@ -98,22 +126,21 @@ impl Run<'_> {
             cpu_per_thousand: (after.cpu_seconds - before.cpu_seconds) * 1000.0 / deliveries,
             peak_mib: after.peak_mib,
             floor: 0.0,
+            combined: None,
         })
     }
 
-    async fn start(&self, file: &Path, shutdown: &CancellationToken) -> Result<(Caller, Option<Part>), Error> {
+    async fn start(&self, database: &str, shutdown: &CancellationToken) -> Result<(Caller, Option<Part>), Error> {
         match self.through {
             Way::Library => {
-                let webhooks = engine::build(self.store, self.plan.queue, file).await?;
+                let webhooks = engine::build(self.store, self.plan.queue, database).await?;
                 let (running, shutdown) = (webhooks.clone(), shutdown.clone());
                 tokio::spawn(async move { running.run(Role::Worker, shutdown).await });
                 Ok((Caller::Library(webhooks), None))
             }
             Way::Http => {
                 let queue = format!("{:?}", self.plan.queue).to_lowercase();
-                let file: PathBuf = file.to_owned();
-                let file = file.to_str().ok_or("the folder's name is not UTF-8")?;
-                let arguments = ["engine", "--store", self.store.name(), "--queue", &queue, "--file", file];
+                let arguments = ["engine", "--store", self.store.name(), "--queue", &queue, "--database", database];
                 let part = Part::start(&arguments).await?;
                 Ok((Caller::http(part.addr), Some(part)))
             }

@@ -13,7 +13,7 @@ use crate::captured_body::CaptureBudget;
 use crate::envelope::EnvelopeLayer;
 use crate::options::ApiOptions;
 use crate::problem::unknown_method;
-use crate::readiness::Readiness;
+use crate::readiness::{Duty, Readiness};
 use crate::routes;
 
 /// The HTTP API on an engine. It gives no router before it knows who is calling: see [`Api::authenticator`].
@@ -23,6 +23,7 @@ pub struct Api<A> {
     webhooks: Webhooks,
     options: ApiOptions,
     readiness: Readiness,
+    duty: Duty,
     metrics: Renderer,
     answer: A,
 }
@@ -44,6 +45,7 @@ pub(crate) struct ApiState {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) options: ApiOptions,
     pub(crate) readiness: Readiness,
+    pub(crate) duty: Duty,
     pub(crate) metrics: Renderer,
     pub(crate) capture_budget: CaptureBudget,
     /// Places for streams and waits.
@@ -67,6 +69,7 @@ impl Api<Unanswered> {
             webhooks,
             options: ApiOptions::default(),
             readiness: Readiness::default(),
+            duty: Duty::default(),
             metrics: Renderer::default(),
             answer: Unanswered,
         }
@@ -78,6 +81,7 @@ impl Api<Unanswered> {
             webhooks: self.webhooks,
             options: self.options,
             readiness: self.readiness,
+            duty: self.duty,
             metrics: self.metrics,
             answer: Answered { authenticator },
         }
@@ -101,6 +105,12 @@ impl<A> Api<A> {
     /// route.
     pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.metrics = Renderer(Some(Arc::new(render)));
+        self
+    }
+
+    /// What `/health/ready` answers for: requests, unless this says otherwise.
+    pub fn duty(mut self, duty: Duty) -> Self {
+        self.duty = duty;
         self
     }
 
@@ -135,6 +145,14 @@ impl Api<Answered> {
         self.finish(routes::operating())
     }
 
+    /// Health and metrics alone: for a process that only delivers.
+    pub fn health_router<S>(&self) -> Router<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        self.finish(routes::health())
+    }
+
     /// All routes. Unknown ones are the host's to answer: see [`crate::not_found`].
     pub fn router<S>(&self) -> Router<S>
     where
@@ -149,6 +167,7 @@ impl Api<Answered> {
             authenticator: Arc::clone(&self.answer.authenticator),
             options: self.options.clone(),
             readiness: self.readiness.clone(),
+            duty: self.duty,
             metrics: self.metrics.clone(),
             capture_budget: CaptureBudget::new(self.options.capture_budget),
             followers: Arc::new(Semaphore::new(self.options.max_followers.min(Semaphore::MAX_PERMITS))),

@@ -29,6 +29,6 @@ pub use auth::{ApiKeys, AuthError, Authenticator, Caller, ParseApiKeyError, Pars
 pub use openapi::document as openapi;
 pub use options::ApiOptions;
 pub use problem::{method_not_allowed, not_found};
-pub use readiness::Readiness;
+pub use readiness::{Duty, Readiness};
 pub use request_id::RequestId;
 pub use serve::{BodyDeadline, ServeOptions, serve};

@@ -2,6 +2,17 @@
 
 use tokio_util::sync::CancellationToken;
 
+/// What `/health/ready` answers for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Duty {
+    /// Requests: a worker that is stuck degrades the process.
+    #[default]
+    Requests,
+    /// Deliveries alone: the process is not ready unless its worker asked for deliveries lately.
+    Deliveries,
+}
+
 /// Tells `/health/ready`, and whoever follows a capture path, that the process is stopping. Cheap to clone; all clones
 /// are the same.
 #[derive(Clone, Debug, Default)]

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::announcer::Announcer;
 use crate::context::Context;
 use crate::id::Ids;
+use crate::shelf::Shelf;
 use crate::{
-    AddressGuard, Clock, Entropy, Keyring, LocalRateLimiter, Options, OsEntropy, Queue, RateLimiter, RetryPolicy,
-    RetrySchedule, Signer, Signers, Store, SystemClock, Transport, Webhooks,
+    AddressGuard, Clock, Entropy, Keyring, LocalRateLimiter, Notifier, Options, OsEntropy, Queue, RateLimiter,
+    RetryPolicy, RetrySchedule, SharedCache, Signer, Signers, Store, Transport, Webhooks,
 };
 
 /// An engine could not be built.
@@ -33,6 +35,8 @@ pub struct WebhooksBuilder {
     keyring: Keyring,
     retry: Arc<dyn RetryPolicy>,
     limiter: Arc<dyn RateLimiter>,
+    notifier: Option<Arc<dyn Notifier>>,
+    cache: Option<Arc<dyn SharedCache>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     options: Options,
@@ -41,15 +45,17 @@ pub struct WebhooksBuilder {
 impl WebhooksBuilder {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self {
+            notifier: store.notifier(),
+            clock: store.clock(),
             store,
             queue: None,
+            cache: None,
             transport: None,
             guard: AddressGuard::new(),
             signers: Signers::default(),
             keyring: Keyring::plain(),
             retry: Arc::new(RetrySchedule::default()),
             limiter: Arc::new(LocalRateLimiter::new()),
-            clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             options: Options::default(),
         }
@@ -97,7 +103,23 @@ impl WebhooksBuilder {
         self
     }
 
-    /// Tells the time. By default the operating system does.
+    /// Carries signals between the processes that share the store. By default the store's own, where it has one.
+    pub fn notifier(mut self, notifier: Arc<dyn Notifier>) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// Subscriptions and match indexes are shared between processes in this cache, encrypted with the keyring's keys and
+    /// for [`Options::cache_ttl`] at most, so that a new process asks the store for less. Without keys nothing is shared.
+    /// By default there is none.
+    pub fn shared_cache(mut self, cache: Arc<dyn SharedCache>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Tells the time. By default the store's own clock does: [`MaintenanceStore::clock`].
+    ///
+    /// [`MaintenanceStore::clock`]: crate::store::MaintenanceStore::clock
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -134,6 +156,9 @@ impl WebhooksBuilder {
             keyring: self.keyring,
             retry: self.retry,
             limiter: self.limiter,
+            announcer: Announcer::new(self.notifier.clone()),
+            notifier: self.notifier,
+            shelf: Shelf::new(self.cache),
             ids: Ids::new(Arc::clone(&self.clock), Arc::clone(&self.entropy)),
             clock: self.clock,
             entropy: self.entropy,

@@ -1,10 +1,11 @@
 //! Which subscriptions an event matches, kept up to date with the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::context::Context;
 use crate::matching::MatchIndex;
+use crate::shelf::Shelved;
 use crate::store::SubscriptionChanges;
 use crate::{Error, EventType, Generation, SubscriptionId, TenantId, Timestamp};
 
@@ -94,7 +95,10 @@ impl Indexes {
                 Ok(fresh)
             }
             None => {
-                self.load(tenant, &index).await?;
+                self.take_from_shelf(tenant, &index).await;
+                if index.loaded_at().is_none() {
+                    self.load(tenant, &index).await?;
+                }
                 Ok(index)
             }
         }
@@ -107,6 +111,14 @@ impl Indexes {
             Some(index) => self.load(tenant, &index).await,
             None => Ok(()),
         }
+    }
+
+    /// Brings the indexes of these tenants up to date, as far as they are loaded.
+    pub(crate) async fn refresh_many(&self, tenants: &HashSet<TenantId>) -> Result<(), Error> {
+        for tenant in tenants {
+            self.refresh(tenant).await?;
+        }
+        Ok(())
     }
 
     /// Brings every loaded index up to date whose tenant's generation has moved.
@@ -124,13 +136,36 @@ impl Indexes {
         Ok(())
     }
 
+    /// Begins with what another process has read. Whatever changed since shows when an event is accepted: the generation
+    /// is not the tenant's then.
+    async fn take_from_shelf(&self, tenant: &TenantId, index: &TenantIndex) {
+        let _alone = index.refresh.lock().await;
+        if index.loaded_at().is_some() {
+            return;
+        }
+        let Some(shelved) = self.context.shelf.index(&self.context, tenant).await else { return };
+        index.apply(&shelved.value);
+        let mut state = index.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.loaded_at.get_or_insert(shelved.read_at);
+    }
+
     async fn load(&self, tenant: &TenantId, index: &TenantIndex) -> Result<(), Error> {
         let _alone = index.refresh.lock().await;
+        let (begin, read_at) = (index.generation(), self.context.now());
+        let mut entries = Vec::new();
         loop {
             let after = index.generation();
             let changes = self.context.store.subscription_changes(tenant, after, CHANGES_AT_ONCE).await?;
             index.apply(&changes);
-            if changes.complete {
+            let SubscriptionChanges { generation, complete, entries: page } = changes;
+            if begin == Generation::ZERO {
+                entries.extend(page);
+            }
+            if complete {
+                if begin == Generation::ZERO {
+                    let value = SubscriptionChanges { entries, generation, complete };
+                    self.context.shelf.keep_index(&self.context, tenant, Shelved { value, read_at });
+                }
                 break;
             }
         }

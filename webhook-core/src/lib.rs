@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod announcer;
 mod attempt;
 mod builder;
+mod cache;
 mod capture;
 mod clock;
 mod context;
@@ -20,12 +22,14 @@ mod index;
 mod keyring;
 mod matching;
 mod metrics;
+mod notifier;
 mod options;
 mod pattern;
 pub mod queue;
 mod rate_limit;
 mod retry;
 mod secret;
+mod shelf;
 mod signature;
 pub mod store;
 mod subscription;
@@ -41,6 +45,7 @@ mod worker;
 
 pub use attempt::{Attempt, AttemptFailure, ErrorKind};
 pub use builder::{BuildError, WebhooksBuilder};
+pub use cache::{CacheError, SharedCache};
 pub use capture::{
     CaptureFilter, CapturePath, CaptureWatch, Captured, CapturedRequest, CustomResponse, HeaderField, IncomingRequest,
     LivePath, ParsePathIdError, PathCreated, PathDraft, PathId, PathSettings, PathVersion, Refusal, ReplayRequest,
@@ -65,6 +70,7 @@ pub use id::{
 pub use keyring::{EncryptionKey, KeyringConfigError, ParseEncryptionKeyError};
 pub use keyring::{KeyId, Keyring, KeyringError, ParseKeyIdError, Sealed};
 pub use matching::{MatchIndex, TooMany};
+pub use notifier::{Notifier, NotifierError, Signal};
 pub use options::Options;
 pub use pattern::{EventPattern, ParseEventPatternError};
 pub use queue::{MemoryQueue, Queue, QueueError};

@@ -50,6 +50,19 @@ mod figures {
         counter!("webhook_results_fenced_total").increment(1);
     }
 
+    pub(crate) fn queue_up() {
+        gauge!("webhook_queue_up").set(1.0);
+    }
+
+    pub(crate) fn queue_away() {
+        gauge!("webhook_queue_up").set(0.0);
+        counter!("webhook_queue_outages_total").increment(1);
+    }
+
+    pub(crate) fn hints_lost(hints: usize) {
+        counter!("webhook_hints_lost_total").increment(hints as u64);
+    }
+
     pub(crate) fn pruned(events: u64) {
         counter!("webhook_events_pruned_total").increment(events);
     }
@@ -74,6 +87,9 @@ mod figures {
     pub(crate) fn attempted(_: &Attempt) {}
     pub(crate) fn ended(_: DeliveryState, _: Option<Reason>) {}
     pub(crate) fn fenced() {}
+    pub(crate) fn queue_up() {}
+    pub(crate) fn queue_away() {}
+    pub(crate) fn hints_lost(_: usize) {}
     pub(crate) fn pruned(_: u64) {}
     pub(crate) fn backlog(_: Backlog, _: crate::Timestamp) {}
 }

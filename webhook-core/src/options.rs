@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Options {
     /// Attempts at once in this process: 512.
     pub concurrency: usize,
-    /// Attempts at once to one target, unless its subscription says otherwise: 128.
+    /// Attempts at once to one target, unless its subscription says otherwise: 256.
     pub target_concurrency: u32,
     /// The deadline of an attempt, unless its subscription says otherwise: 15 s.
     pub timeout: Duration,
@@ -46,7 +46,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             concurrency: 512,
-            target_concurrency: 128,
+            target_concurrency: 256,
             timeout: Duration::from_secs(15),
             max_timeout: Duration::from_secs(30),
             lease_margin: Duration::from_secs(15),

@@ -235,6 +235,7 @@ impl Webhooks {
 
     /// Takes a committed change over. Failing that is no error of the change: accepting events sees it anyway.
     async fn see_change(&self, tenant: &TenantId) {
+        self.context().announcer.subscriptions_changed(tenant);
         if let Err(error) = self.indexes().refresh(tenant).await {
             tracing::warn!(%error, "the index was not refreshed after a change");
         }

@@ -78,7 +78,12 @@ impl Unusable {
 }
 
 impl LiveTarget {
-    pub(crate) fn of_subscription(context: &Context, record: SubscriptionRecord) -> Result<Self, Unusable> {
+    /// Made of what was read from the store at `read_at`.
+    pub(crate) fn of_subscription(
+        context: &Context,
+        record: SubscriptionRecord,
+        read_at: Timestamp,
+    ) -> Result<Self, Unusable> {
         let secrets = context.unseal(&record).map_err(Unusable::here)?;
         let url = Url::parse(&record.settings.target_url).map_err(Unusable::never)?;
         let signer = context.signers.get(&record.settings.scheme).cloned();
@@ -102,7 +107,7 @@ impl LiveTarget {
             max_in_flight: record.settings.max_in_flight,
             paused_until: record.paused_until,
             disabled: record.disabled.is_some(),
-            loaded_at: context.now(),
+            loaded_at: read_at,
         })
     }
 

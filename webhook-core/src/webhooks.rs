@@ -13,7 +13,7 @@ use crate::index::Indexes;
 use crate::store::Store;
 use crate::sweeper::Sweeper;
 use crate::worker::Worker;
-use crate::{Error, Options, Signers, Timestamp};
+use crate::{Error, Options, Signers, Timestamp, announcer};
 
 /// Sends webhooks. Cheap to clone; every clone is the same engine.
 #[derive(Clone, Debug)]
@@ -66,15 +66,32 @@ impl Webhooks {
         let engine = &self.engine;
         match role {
             Role::Worker => {
-                tokio::join!(engine.worker.run(shutdown.clone()), engine.sweeper.run(shutdown));
+                tokio::join!(
+                    engine.worker.run(shutdown.clone()),
+                    engine.sweeper.run(shutdown.clone()),
+                    self.hear(shutdown)
+                );
             }
-            Role::Api => engine.sweeper.refresh(shutdown).await,
+            Role::Api => {
+                tokio::join!(engine.sweeper.refresh(shutdown.clone()), self.hear(shutdown));
+            }
         }
     }
 
-    /// Says that there are due deliveries: after a host's own transaction with an adapter's `emit_in` has committed.
+    /// Hears what other processes say, until `shutdown`.
+    async fn hear(&self, shutdown: CancellationToken) {
+        let engine = &self.engine;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = announcer::listen(&engine.context, &engine.indexes, &engine.worker) => {}
+        }
+    }
+
+    /// Says that there are due deliveries, here and to other processes: after a host's own transaction with an
+    /// adapter's `emit_in` has committed.
     pub fn wake(&self) {
-        self.engine.worker.wake();
+        self.engine.worker.wake_without_hint();
+        self.engine.context.announcer.due();
     }
 
     /// Ok when the store answers.
@@ -84,8 +101,7 @@ impl Webhooks {
 
     /// Whether the queue answers; none when the store is the queue.
     pub async fn check_queue(&self) -> Option<Result<(), crate::QueueError>> {
-        let queue = self.engine.context.queue.as_ref()?;
-        Some(queue.depth().await.map(|_| ()))
+        self.engine.worker.check_queue().await
     }
 
     /// When a worker of this process last asked for deliveries; none before it first did.

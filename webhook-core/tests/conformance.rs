@@ -1,8 +1,8 @@
-//! The stores and queues of this crate keep every promise.
+//! The stores, queues and rate limiters of this crate keep every promise.
 
 use std::sync::Arc;
 
-use webhook_core::{MemoryQueue, MemoryStore, Queue, Store};
+use webhook_core::{LocalRateLimiter, MemoryQueue, MemoryStore, Queue, RateLimiter, Store};
 
 mod store {
     use super::*;
@@ -22,4 +22,14 @@ mod queue {
     }
 
     webhook_core::queue_conformance!(fresh);
+}
+
+mod rate_limiter {
+    use super::*;
+
+    async fn fresh() -> (Arc<dyn RateLimiter>, ()) {
+        (Arc::new(LocalRateLimiter::new()), ())
+    }
+
+    webhook_core::rate_limiter_conformance!(fresh);
 }

@@ -1,1 +1,28 @@
-//! Placeholder
+#![doc = include_str!("../README.md")]
+
+mod capture;
+mod captured;
+mod claim;
+mod clock;
+mod delivery;
+mod error;
+mod event;
+mod history;
+mod key;
+mod maintenance;
+mod notifier;
+mod options;
+mod path;
+mod rows;
+mod schema;
+mod session;
+mod stats;
+mod store;
+mod subscription;
+
+pub use clock::PostgresClock;
+pub use error::OpenError;
+pub use notifier::PostgresNotifier;
+pub use options::PostgresStoreOptions;
+pub use schema::MigrationStatus;
+pub use store::PostgresStore;

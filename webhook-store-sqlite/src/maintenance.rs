@@ -1,9 +1,11 @@
 //! Keeping the store in order.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection};
 use webhook_core::store::{Backlog, MaintenanceStore, PruneRequest, PruneStep};
-use webhook_core::{DeliveryState, EventId, Reason, StoreError, Timestamp};
+use webhook_core::{Clock, DeliveryState, EventId, Notifier, Reason, StoreError, SystemClock, Timestamp};
 
 use crate::error::Fault;
 use crate::store::SqliteStore;
@@ -11,6 +13,14 @@ use crate::{bulk, history, rows};
 
 #[async_trait]
 impl MaintenanceStore for SqliteStore {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
+    }
+
+    fn notifier(&self) -> Option<Arc<dyn Notifier>> {
+        None
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let query = sqlx::query("SELECT generation FROM webhook_tenant LIMIT 1");
         query.fetch_optional(&mut *self.reader().await?).await.map_err(Fault::from)?;

@@ -1,10 +1,11 @@
 //! Keeping the store in order.
 
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use webhook_core::store::{Backlog, MaintenanceStore, PruneRequest, PruneStep};
-use webhook_core::{DeliveryState, Reason, StoreError, Timestamp};
+use webhook_core::{Clock, DeliveryState, Notifier, Reason, StoreError, SystemClock, Timestamp};
 
 use crate::JournalStore;
 use crate::rows::{DeliveryRow, EventRow};
@@ -12,6 +13,14 @@ use crate::tables::{Change, Tables};
 
 #[async_trait]
 impl MaintenanceStore for JournalStore {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
+    }
+
+    fn notifier(&self) -> Option<Arc<dyn Notifier>> {
+        None
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.write(|_| ())
     }

@@ -10,7 +10,8 @@ use webhook_axum::{ApiKeys, ParseApiKeyError};
 use webhook_core::{
     AddressGuard, Keyring, KeyringConfigError, Options, ParseEncryptionKeyError, RetryPolicy, RetryPolicyError,
 };
-use webhook_store_sqlite::OpenError;
+use webhook_store_postgres::OpenError as PostgresError;
+use webhook_store_sqlite::OpenError as SqliteError;
 
 use crate::database::{Database, Migrations};
 use crate::flags::{Flags, RoleFlag};
@@ -24,6 +25,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) public_url: Option<Url>,
+    pub(crate) role: RoleFlag,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) database: Database,
     pub(crate) migrations: Migrations,
@@ -51,10 +53,12 @@ pub(crate) enum ConfigError {
     Open(SocketAddr),
     #[error("{0} are not in this build yet")]
     NotInThisBuild(&'static str),
-    #[error("the database URL is none of sqlite://PATH, sqlite+aiosqlite:///PATH and memory:")]
+    #[error("the database URL is none of postgres://…, sqlite://PATH, sqlite+aiosqlite:///PATH and memory:")]
     Database,
     #[error("the database URL is not one for SQLite")]
-    Sqlite(#[source] OpenError),
+    Sqlite(#[source] SqliteError),
+    #[error("the database URL is not one for PostgreSQL")]
+    Postgres(#[source] PostgresError),
     #[error("the roles api and worker need a database that processes share, which SQLite and memory are not")]
     Alone,
     #[error("API key number {number} is not valid")]
@@ -89,6 +93,7 @@ impl Config {
         Ok(Self {
             listen,
             public_url: flags.public_url.clone(),
+            role: flags.role,
             trusted_proxies: networks(&flags.trusted_proxies),
             database,
             migrations: if flags.no_migrate { Migrations::Require } else { Migrations::Apply },
@@ -110,6 +115,7 @@ impl Config {
         tracing::info!(
             listen = %self.listen,
             public_url = self.public_url.as_ref().map(Url::as_str),
+            role = ?self.role,
             database_url = %self.database,
             no_migrate = self.migrations == Migrations::Require,
             allow_networks = list(&mut self.allowed.iter().map(ToString::to_string)),

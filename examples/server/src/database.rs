@@ -1,13 +1,13 @@
 //! Which database it is, and how it is opened.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use webhook_core::{MemoryStore, Store, StoreError};
-use webhook_store_sqlite::{OpenError, SqliteStore, SqliteStoreOptions};
+use webhook_store_postgres::{OpenError as PostgresError, PostgresStore, PostgresStoreOptions};
+use webhook_store_sqlite::{OpenError as SqliteError, SqliteStore, SqliteStoreOptions};
 
 use crate::config::ConfigError;
 
@@ -18,6 +18,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What `--database-url` names.
 #[derive(Clone, Debug)]
 pub(crate) enum Database {
+    Postgres(Box<PostgresStoreOptions>),
     Sqlite { options: SqliteStoreOptions, url: String },
     Memory,
 }
@@ -33,9 +34,38 @@ pub(crate) enum Migrations {
     Inspect,
 }
 
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+}
+
+impl OpenError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Postgres(PostgresError::Store(error)) | Self::Sqlite(SqliteError::Store(error)) => {
+                error.is_retryable()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A migration and whether it has been applied.
+#[derive(Debug)]
+pub(crate) struct Migration {
+    pub(crate) version: i64,
+    pub(crate) name: String,
+    pub(crate) applied: bool,
+}
+
 /// A database that is open, and its schema up to date.
 #[derive(Clone, Debug)]
 pub(crate) enum OpenDatabase {
+    Postgres(PostgresStore),
     Sqlite(SqliteStore),
     Memory(Arc<MemoryStore>),
 }
@@ -50,8 +80,10 @@ pub(crate) enum DatabaseError {
     Migrate(#[source] StoreError),
     #[error("the schema is older than this version needs: run `webhook-server migrate`, or start without --no-migrate")]
     Older,
-    #[error("there is no database {} yet: run `webhook-server migrate`, or start without --no-migrate", .0.display())]
-    Missing(PathBuf),
+    #[error("there is no database {0} yet: run `webhook-server migrate`, or start without --no-migrate")]
+    Missing(String),
+    #[error("the schema cannot be looked at")]
+    Schema(#[source] StoreError),
     #[error("the database cannot be closed")]
     Close(#[source] StoreError),
 }
@@ -61,8 +93,10 @@ impl Database {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         match scheme {
             "memory" => Ok(Self::Memory),
-            // `postgresql+asyncpg` and the like are how other libraries write it.
-            _ if scheme.starts_with("postgres") => Err(ConfigError::NotInThisBuild("postgres:// databases")),
+            _ if matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) => {
+                let options: PostgresStoreOptions = url.parse().map_err(ConfigError::Postgres)?;
+                Ok(Self::Postgres(Box::new(options.with_max_connections(max_connections))))
+            }
             "" | "sqlite" | "sqlite+aiosqlite" => {
                 let options: SqliteStoreOptions = url.parse().map_err(ConfigError::Sqlite)?;
                 // One connection writes.
@@ -76,66 +110,80 @@ impl Database {
     /// Whether several processes can work on it together.
     pub(crate) const fn is_shared(&self) -> bool {
         match self {
+            Self::Postgres(_) => true,
             Self::Sqlite { .. } | Self::Memory => false,
         }
     }
 
     /// Waits until it is there, for as long as `patience` lasts.
     pub(crate) async fn open(&self, migrations: Migrations, patience: Duration) -> Result<OpenDatabase, DatabaseError> {
-        let Self::Sqlite { options, .. } = self else { return Ok(OpenDatabase::Memory(Arc::default())) };
-        if migrations == Migrations::Apply {
-            let store = wait_for(options.clone(), patience).await?;
-            store.migrate().await.map_err(DatabaseError::Migrate)?;
-            return Ok(OpenDatabase::Sqlite(store));
+        if self.is_missing() && migrations != Migrations::Apply {
+            return Err(DatabaseError::Missing(self.to_string()));
         }
-        if self.is_missing() {
-            return Err(DatabaseError::Missing(options.path().to_owned()));
-        }
-        let store = wait_for(options.clone().existing_only(), patience).await?;
-        if migrations == Migrations::Require {
-            let status = store.migration_status().await.map_err(OpenError::Store)?;
-            if !status.iter().all(|migration| migration.applied) {
+        let database = self.wait_for(migrations, patience).await?;
+        match migrations {
+            Migrations::Apply => database.migrate().await?,
+            Migrations::Require if database.migrations().await?.iter().any(|migration| !migration.applied) => {
                 return Err(DatabaseError::Older);
             }
+            Migrations::Require | Migrations::Inspect => {}
         }
-        Ok(OpenDatabase::Sqlite(store))
+        Ok(database)
+    }
+
+    /// What another process holds is refused at once: it may hold it for ever.
+    async fn wait_for(&self, migrations: Migrations, patience: Duration) -> Result<OpenDatabase, DatabaseError> {
+        let start = Instant::now();
+        let mut told = false;
+        loop {
+            match self.connect(migrations).await {
+                Err(error) if error.is_retryable() => {
+                    let waited = start.elapsed();
+                    if waited >= patience {
+                        return Err(DatabaseError::Unavailable { waited, source: error });
+                    }
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "the database is not available yet; trying on");
+                    }
+                    sleep(PAUSE).await;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    async fn connect(&self, migrations: Migrations) -> Result<OpenDatabase, OpenError> {
+        Ok(match self {
+            Self::Postgres(options) => {
+                OpenDatabase::Postgres(PostgresStore::connect(PostgresStoreOptions::clone(options)).await?)
+            }
+            Self::Sqlite { options, .. } => {
+                let options = match migrations {
+                    Migrations::Apply => options.clone(),
+                    Migrations::Require | Migrations::Inspect => options.clone().existing_only(),
+                };
+                OpenDatabase::Sqlite(SqliteStore::connect(options).await?)
+            }
+            Self::Memory => OpenDatabase::Memory(Arc::default()),
+        })
     }
 
     /// Whether its file is yet to be created.
     pub(crate) fn is_missing(&self) -> bool {
         match self {
             Self::Sqlite { options, .. } => !options.path().exists(),
-            Self::Memory => false,
+            Self::Postgres(_) | Self::Memory => false,
         }
     }
 }
 
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sqlite { url, .. } => url,
-            Self::Memory => "memory:",
-        })
-    }
-}
-
-/// What another process holds is refused at once: it may hold it for ever.
-async fn wait_for(options: SqliteStoreOptions, patience: Duration) -> Result<SqliteStore, DatabaseError> {
-    let start = Instant::now();
-    let mut told = false;
-    loop {
-        match SqliteStore::connect(options.clone()).await {
-            Err(OpenError::Store(error)) if error.is_retryable() => {
-                let waited = start.elapsed();
-                if waited >= patience {
-                    return Err(DatabaseError::Unavailable { waited, source: error.into() });
-                }
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(%error, "the database is not available yet; trying on");
-                }
-                sleep(PAUSE).await;
-            }
-            outcome => return Ok(outcome?),
+        match self {
+            // Without user and password.
+            Self::Postgres(options) => f.write_str(&options.address()),
+            Self::Sqlite { url, .. } => f.write_str(url),
+            Self::Memory => f.write_str("memory:"),
         }
     }
 }
@@ -143,13 +191,44 @@ async fn wait_for(options: SqliteStoreOptions, patience: Duration) -> Result<Sql
 impl OpenDatabase {
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),
             Self::Memory(store) => Arc::<MemoryStore>::clone(store),
         }
     }
 
+    async fn migrate(&self) -> Result<(), DatabaseError> {
+        let migrated = match self {
+            Self::Postgres(store) => store.migrate().await,
+            Self::Sqlite(store) => store.migrate().await,
+            Self::Memory(_) => Ok(()),
+        };
+        migrated.map_err(DatabaseError::Migrate)
+    }
+
+    /// The known migrations; a database in memory needs none.
+    pub(crate) async fn migrations(&self) -> Result<Vec<Migration>, DatabaseError> {
+        let migrations = match self {
+            Self::Postgres(store) => store.migration_status().await.map(|all| {
+                let one = |known: webhook_store_postgres::MigrationStatus| (known.version, known.name, known.applied);
+                all.into_iter().map(one).collect::<Vec<_>>()
+            }),
+            Self::Sqlite(store) => store.migration_status().await.map(|all| {
+                let one = |known: webhook_store_sqlite::MigrationStatus| (known.version, known.name, known.applied);
+                all.into_iter().map(one).collect()
+            }),
+            Self::Memory(_) => Ok(Vec::new()),
+        };
+        let migrations = migrations.map_err(DatabaseError::Schema)?.into_iter();
+        Ok(migrations.map(|(version, name, applied)| Migration { version, name, applied }).collect())
+    }
+
     pub(crate) async fn close(self) -> Result<(), DatabaseError> {
         match self {
+            Self::Postgres(store) => {
+                store.close().await;
+                Ok(())
+            }
             Self::Sqlite(store) => store.close().await.map_err(DatabaseError::Close),
             Self::Memory(_) => Ok(()),
         }
@@ -163,9 +242,7 @@ mod tests {
     #[test]
     fn says_what_it_cannot_do() {
         for (url, expected) in [
-            ("postgres://user:canary@host/db", "not in this build yet"),
-            ("postgresql://user:canary@host/db", "not in this build yet"),
-            ("postgresql+asyncpg://user:canary@host/db", "not in this build yet"),
+            ("postgres://user:canary@host:port/db", "PostgreSQL"),
             ("mysql://user:canary@host/db", "sqlite://"),
             ("sqlite::memory:", "SQLite"),
         ] {
@@ -176,6 +253,11 @@ mod tests {
 
     #[test]
     fn takes_the_urls_that_it_knows() {
+        for url in ["postgres://user:canary@host/db", "postgresql+asyncpg://user:canary@host/db"] {
+            let database = Database::parse(url, 30).expect(url);
+            assert_eq!(database.to_string(), "postgres://host:5432/db");
+            assert!(database.is_shared());
+        }
         for url in ["sqlite://hooks.db", "sqlite+aiosqlite:///hooks.db", "hooks.db", "memory:", "memory://"] {
             assert!(Database::parse(url, 2).is_ok(), "{url}");
         }

@@ -58,7 +58,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "PUBLIC_URL", global = true, value_name = "URL")]
     pub(crate) public_url: Option<Url>,
 
-    /// The database: sqlite://PATH, sqlite+aiosqlite:///PATH or memory:
+    /// The database: postgres://…, sqlite://PATH, sqlite+aiosqlite:///PATH or memory:
     // URLs and keys with secrets in them are text here: clap's errors would show what it could not parse.
     #[arg(long, env = "DATABASE_URL", global = true, value_name = "URL", default_value = "sqlite://webhook.db")]
     pub(crate) database_url: String,

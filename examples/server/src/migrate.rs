@@ -11,10 +11,12 @@ pub(crate) async fn apply(flags: &Flags) -> Result<(), Box<dyn Error>> {
     let database = database(flags)?;
     match database.open(Migrations::Apply, flags.startup_timeout).await? {
         OpenDatabase::Memory(_) => println!("a database in memory needs no migrations"),
-        OpenDatabase::Sqlite(store) => {
-            let version = store.schema_version().await?.unwrap_or_default();
+        open => {
+            let migrations = open.migrations().await?;
+            let applied = migrations.iter().filter(|migration| migration.applied);
+            let version = applied.map(|migration| migration.version).max().unwrap_or_default();
             println!("{database}: the schema is at version {version}");
-            store.close().await?;
+            open.close().await?;
         }
     }
     Ok(())
@@ -32,13 +34,13 @@ pub(crate) async fn status(flags: &Flags) -> Result<ExitCode, Box<dyn Error>> {
             println!("a database in memory needs no migrations");
             Ok(ExitCode::SUCCESS)
         }
-        OpenDatabase::Sqlite(store) => {
-            let migrations = store.migration_status().await?;
+        open => {
+            let migrations = open.migrations().await?;
             for migration in &migrations {
                 let state = if migration.applied { "applied" } else { "pending" };
                 println!("{:04} {:<24} {state}", migration.version, migration.name);
             }
-            store.close().await?;
+            open.close().await?;
             let pending = migrations.iter().any(|migration| !migration.applied);
             Ok(if pending { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }

@@ -8,11 +8,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
-use webhook_axum::{Api, ApiOptions, Readiness, ServeOptions, access_log, not_found};
+use webhook_axum::{Api, ApiOptions, Duty, Readiness, ServeOptions, access_log, not_found};
 use webhook_core::{BuildError, Role, Webhooks};
 
 use crate::config::Config;
 use crate::database::{DatabaseError, OpenDatabase};
+use crate::flags::RoleFlag;
 
 /// A server that listens, but does not answer before it runs.
 pub(crate) struct Server {
@@ -22,6 +23,7 @@ pub(crate) struct Server {
     router: Router,
     readiness: Readiness,
     webhooks: Webhooks,
+    role: Role,
     database: OpenDatabase,
 }
 
@@ -56,13 +58,25 @@ impl Server {
             .with_public_url(public_url.clone())
             .with_trusted_proxies(config.trusted_proxies.iter().copied());
         let api = Api::new(webhooks.clone()).options(options).metrics(move || figures.render());
+        let api = match config.role {
+            RoleFlag::Worker => api.duty(Duty::Deliveries),
+            RoleFlag::All | RoleFlag::Api => api,
+        };
         let readiness = api.readiness();
         let api = match config.api_keys.is_empty() {
             true => api.danger_no_auth(),
             false => api.authenticator(Arc::new(config.api_keys.clone())),
         };
-        let router = api.router().fallback(not_found).layer(access_log());
-        Ok(Self { addr, public_url, listener, router, readiness, webhooks, database })
+        let routes = match config.role {
+            RoleFlag::Worker => api.health_router(),
+            RoleFlag::All | RoleFlag::Api => api.router(),
+        };
+        let router = routes.fallback(not_found).layer(access_log());
+        let role = match config.role {
+            RoleFlag::All | RoleFlag::Worker => Role::Worker,
+            RoleFlag::Api => Role::Api,
+        };
+        Ok(Self { addr, public_url, listener, router, readiness, webhooks, role, database })
     }
 
     /// Where it listens.
@@ -78,14 +92,14 @@ impl Server {
     /// Answers and delivers until `shutdown`, then ends cleanly: nothing new is taken, what is under way ends, and the
     /// database is closed.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { listener, router, readiness, webhooks, database, .. } = self;
+        let Self { listener, router, readiness, webhooks, role, database, .. } = self;
         let not_ready = async {
             shutdown.cancelled().await;
             readiness.stop();
         };
         let deliver = async {
             let token = shutdown.clone();
-            let outcome = tokio::spawn(async move { webhooks.run(Role::Worker, token).await }).await;
+            let outcome = tokio::spawn(async move { webhooks.run(role, token).await }).await;
             // Whatever ended it: to accept what nobody delivers would help nobody.
             shutdown.cancel();
             outcome

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::api::ApiState;
 use crate::extract::Reader;
 use crate::problem::Problem;
+use crate::readiness::Duty;
 use crate::{json, wire};
 
 /// A check that takes longer has failed.
@@ -53,14 +54,17 @@ pub(crate) async fn get_readiness(State(state): State<Arc<ApiState>>) -> Respons
     let queue = check("queue", async { state.webhooks.check_queue().await.map(|depth| depth.is_ok()) });
     let (store, queue) = tokio::join!(store, queue);
     let mut checks: Vec<wire::Check> = [store, queue].into_iter().flatten().collect();
-    if let Some(last) = state.webhooks.last_claim() {
-        checks.push(passed("worker", state.webhooks.now().since(last) <= WORKER_SILENCE));
+    let last = state.webhooks.last_claim();
+    if last.is_some() || state.duty == Duty::Deliveries {
+        let lately = last.is_some_and(|last| state.webhooks.now().since(last) <= WORKER_SILENCE);
+        checks.push(passed("worker", lately));
     }
     if state.readiness.is_stopping() {
         checks.push(passed("server", false));
     }
     let failed = |name: &str| checks.iter().any(|check| check.name == name && check.status != "ok");
-    let (code, status) = if failed("store") || failed("server") {
+    let idle = state.duty == Duty::Deliveries && failed("worker");
+    let (code, status) = if failed("store") || failed("server") || idle {
         (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
     } else if failed("queue") || failed("worker") {
         (StatusCode::OK, "degraded")

@@ -76,13 +76,18 @@ pub(crate) fn capturing() -> Routes {
         .route_below("/webhook/{path_id}", any(capture::capture_request))
 }
 
-/// Health, metrics and the API's description.
-pub(crate) fn operating() -> Routes {
-    let routes = Routes::new()
+/// Health and metrics.
+pub(crate) fn health() -> Routes {
+    Routes::new()
         .route("/health", get(health::get_health))
         .route("/health/live", get(health::get_liveness))
         .route("/health/ready", get(health::get_readiness))
-        .route("/metrics", get(health::get_metrics));
+        .route("/metrics", get(health::get_metrics))
+}
+
+/// Health, metrics and the API's description.
+pub(crate) fn operating() -> Routes {
+    let routes = health();
     #[cfg(feature = "openapi")]
     let routes = docs::routes(routes);
     routes

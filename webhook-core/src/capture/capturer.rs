@@ -230,18 +230,15 @@ impl Commit {
 
     /// Tells who watches, and says that there are deliveries.
     fn hand_over(&self, requests: Vec<NewCapture>, outcomes: Vec<CaptureOutcome>) -> Vec<Result<Kept, StoreError>> {
-        let (mut answers, mut hints, mut forwarded) = (Vec::with_capacity(requests.len()), Vec::new(), false);
+        let (mut answers, mut hints) = (Vec::with_capacity(requests.len()), Vec::new());
         for (new, outcome) in requests.into_iter().zip(outcomes) {
             answers.push(Ok(match outcome {
                 CaptureOutcome::Stored(id) => {
                     self.watchers.notify(new.path);
-                    forwarded |= !new.forwards.is_empty();
                     for item in &new.forwards {
                         crate::metrics::accepted(item.deliveries.len());
-                        if self.context.queue.is_some() {
-                            let hint = |new: &NewDelivery| Hint::new(new.id, new.target.id(), item.event.created_at);
-                            hints.extend(item.deliveries.iter().map(hint));
-                        }
+                        let hint = |new: &NewDelivery| Hint::new(new.id, new.target.id(), item.event.created_at);
+                        hints.extend(item.deliveries.iter().map(hint));
                     }
                     Kept::Stored(id)
                 }
@@ -249,9 +246,8 @@ impl Commit {
                 CaptureOutcome::Missing => Kept::Missing(Box::new(new.request.request)),
             }));
         }
-        if forwarded {
-            self.worker.push_hints(hints);
-            self.worker.wake();
+        if !hints.is_empty() {
+            self.worker.offer(hints);
         }
         answers
     }

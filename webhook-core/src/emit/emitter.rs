@@ -113,7 +113,7 @@ impl Commit {
 
     /// Starts what was leased to the local worker, and says that there is more.
     async fn hand_over(&self, units: Vec<AcceptUnit>, reserved: Vec<Vec<Reserved>>, outcomes: &[AcceptOutcome]) {
-        let (mut waiting, mut hints) = (false, Vec::new());
+        let mut hints = Vec::new();
         for ((unit, reserved), outcome) in units.into_iter().zip(reserved).zip(outcomes) {
             let AcceptOutcome::Done(outcomes) = outcome else { continue };
             let mut reserved = reserved.into_iter().peekable();
@@ -126,18 +126,14 @@ impl Commit {
                     continue;
                 }
                 crate::metrics::accepted(item.deliveries.len());
-                waiting |= item.deliveries.len() > of_item.len();
-                if self.context.queue.is_some() {
-                    let due = item.event.created_at;
-                    let open = item.deliveries.iter().filter(|delivery| delivery.lease.is_none());
-                    hints.extend(open.map(|delivery| Hint::new(delivery.id, delivery.target.id(), due)));
-                }
+                let due = item.event.created_at;
+                let open = item.deliveries.iter().filter(|delivery| delivery.lease.is_none());
+                hints.extend(open.map(|delivery| Hint::new(delivery.id, delivery.target.id(), due)));
                 self.worker.start(item, of_item);
             }
         }
-        self.worker.push_hints(hints);
-        if waiting {
-            self.worker.wake();
+        if !hints.is_empty() {
+            self.worker.offer(hints);
         }
     }
 }

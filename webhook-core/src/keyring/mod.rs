@@ -42,6 +42,11 @@ impl Sealed {
         &self.0
     }
 
+    /// Whether it is encrypted, and not in clear.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.0.first() == Some(&XCHACHA20_POLY1305)
+    }
+
     /// The bytes to store.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0

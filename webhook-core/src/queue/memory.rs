@@ -62,11 +62,11 @@ impl Queue for MemoryQueue {
         Ok(hints)
     }
 
-    async fn done(&self, deliveries: &[DeliveryId]) -> Result<(), QueueError> {
+    async fn done(&self, hints: &[Hint]) -> Result<(), QueueError> {
         let mut held = self.hints();
-        for delivery in deliveries {
-            if let Some((due, _)) = held.of.remove(delivery) {
-                held.by_due.remove(&(due, *delivery));
+        for hint in hints {
+            if let Some((due, _)) = held.of.remove(&hint.delivery) {
+                held.by_due.remove(&(due, hint.delivery));
             }
         }
         Ok(())

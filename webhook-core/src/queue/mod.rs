@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 pub use memory::MemoryQueue;
 
-use crate::{DeliveryId, Hint, Timestamp};
+use crate::{Hint, Timestamp};
 
 /// A queue could not do what was asked; workers then ask the store.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,8 @@ impl QueueError {
 }
 
 /// Holds hints: "look at this delivery about then". The store decides; losing all hints loses nothing.
+///
+/// All hints at one delivery name the same target.
 #[async_trait]
 pub trait Queue: Debug + Send + Sync + 'static {
     /// Adds hints.
@@ -45,12 +47,12 @@ pub trait Queue: Debug + Send + Sync + 'static {
     /// - A hint that is held comes to nobody else before `hold_until`.
     async fn pop(&self, now: Timestamp, hold_until: Timestamp, limit: u32) -> Result<Vec<Hint>, QueueError>;
 
-    /// Forgets the hints at these deliveries.
+    /// Forgets the hints at the deliveries of these hints, whenever they are due.
     ///
     /// # Contract
     ///
     /// - They come no more; unknown ones do no harm.
-    async fn done(&self, deliveries: &[DeliveryId]) -> Result<(), QueueError>;
+    async fn done(&self, hints: &[Hint]) -> Result<(), QueueError>;
 
     /// How many hints there are.
     ///

@@ -1,11 +1,12 @@
 //! The role that keeps a store in order.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::{EventId, Timestamp};
+use crate::{Clock, EventId, Notifier, Timestamp};
 
 /// What one step of pruning should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,17 @@ pub struct Backlog {
 /// Keeps a store in order.
 #[async_trait]
 pub trait MaintenanceStore: Debug + Send + Sync + 'static {
+    /// The clock that whoever shares this store goes by.
+    ///
+    /// # Contract
+    ///
+    /// - Where several processes can share the store, it follows the database's time, so that leases and due times do
+    ///   not depend on the hosts' clocks. Otherwise it is the operating system's.
+    fn clock(&self) -> Arc<dyn Clock>;
+
+    /// Carries signals to whoever shares this store; none where nobody can, or where it cannot.
+    fn notifier(&self) -> Option<Arc<dyn Notifier>>;
+
     /// Asks whether the store answers.
     ///
     /// # Contract

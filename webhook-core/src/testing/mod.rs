@@ -21,9 +21,13 @@
 mod clock;
 mod entropy;
 pub mod queue;
+pub mod rate_limiter;
 pub mod store;
 
 use std::future::Future;
+
+#[doc(hidden)]
+pub use async_trait;
 
 pub use clock::{ManualClock, PausedClock};
 pub use entropy::SeededEntropy;

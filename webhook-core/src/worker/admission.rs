@@ -141,11 +141,14 @@ impl Admission {
     }
 
     /// A seat for a lease that was claimed within the room; none when the target turns out to allow fewer at once.
+    ///
+    /// New events may have taken the room meanwhile. Where the target itself says how many it allows, the lease has to
+    /// be given back; otherwise it is attempted all the same: giving back would be dearer than a few more at once.
     pub(super) fn take(self: &Arc<Self>, target: TargetId, cap: Option<u32>, now: Timestamp) -> Option<Seat> {
         let mut state = self.state();
         let entry = self.entry(&mut state, target, now);
         entry.cap = cap.unwrap_or(self.cap);
-        if entry.in_flight >= entry.cap {
+        if cap.is_some() && entry.in_flight >= entry.cap {
             entry.cut = true;
             return None;
         }
@@ -201,7 +204,8 @@ impl Admission {
         if entry.cut && entry.in_flight <= entry.window / 2 {
             entry.cut = false;
             drop(state);
-            self.alarm.ring();
+            // Hints at what waits were given up when there was no room for it.
+            self.alarm.ring_without_hint();
         }
     }
 

@@ -1,5 +1,6 @@
 //! Wakes the claim loop: now, or when the next delivery is due.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -11,12 +12,24 @@ use crate::Timestamp;
 pub(super) struct Alarm {
     at: Mutex<Option<Timestamp>>,
     changed: Notify,
+    without_hint: AtomicBool,
 }
 
 impl Alarm {
     /// Something may be due now.
     pub(super) fn ring(&self) {
         self.set(Timestamp::EPOCH);
+    }
+
+    /// Something may be due now that the queue has no hint at.
+    pub(super) fn ring_without_hint(&self) {
+        self.without_hint.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// Whether it rang for something without a hint since this was last asked.
+    pub(super) fn take_without_hint(&self) -> bool {
+        self.without_hint.swap(false, Ordering::SeqCst)
     }
 
     /// Something is due at `at`.

@@ -148,33 +148,29 @@ impl Worker {
         match next {
             NextStep::RetryAt(due) => {
                 self.alarm.set(due);
-                self.push_hints(vec![Hint::new(lease.delivery, lease.target.id(), due)]);
+                if let Some(hints) = &self.hints {
+                    hints.push(vec![Hint::new(lease.delivery, lease.target.id(), due)]);
+                }
             }
             NextStep::End(state, reason) => {
                 crate::metrics::ended(state, reason);
-                self.forget_hint(lease.delivery);
+                if let Some(hints) = &self.hints {
+                    hints.forget(vec![Hint::new(lease.delivery, lease.target.id(), lease.until)]);
+                }
             }
         }
         match effect {
             TargetEffect::DisableGone => {
                 tracing::info!(target = %lease.target.id(), "a target answered 410: its subscription is disabled");
+                self.context.announcer.subscriptions_changed(&lease.tenant);
                 if let Err(error) = self.indexes.refresh(&lease.tenant).await {
                     tracing::warn!(%error, "the index was not refreshed");
                 }
             }
-            TargetEffect::Resume => self.wake(),
+            TargetEffect::Resume => self.wake_without_hint(),
             TargetEffect::Pause(until) => self.alarm.set(until),
             TargetEffect::None => {}
         }
-    }
-
-    fn forget_hint(&self, delivery: crate::DeliveryId) {
-        let Some(queue) = self.context.queue.clone() else { return };
-        tokio::spawn(async move {
-            if let Err(error) = queue.done(&[delivery]).await {
-                tracing::debug!(%error, "a hint was not taken back");
-            }
-        });
     }
 }
 

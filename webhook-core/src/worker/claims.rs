@@ -1,6 +1,6 @@
 //! The claim loop: asks for as many due deliveries as there are slots and room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::hints::Hints;
 use crate::store::{ClaimRequest, Claimed, LeaseToken, Room};
-use crate::{DeliveryId, Grant, RateLimit, StoreError, TargetId, Timestamp, TokenRequest};
+use crate::{DeliveryId, Grant, Hint, RateLimit, StoreError, TargetId, Timestamp, TokenRequest};
 
 /// Leases of one claim at most.
 const CLAIM: usize = 256;
@@ -34,8 +35,10 @@ struct Progress {
     more: bool,
     /// With a queue: the store is asked directly then, for what has no hint.
     reconcile_at: Timestamp,
-    /// The queue did not answer: the store is asked instead.
-    queue_down: bool,
+    /// With a queue: the store is known to have more that has no hint.
+    behind: bool,
+    /// The last claim asked the store, and not the queue.
+    asked_store: bool,
     pause: Duration,
 }
 
@@ -47,7 +50,8 @@ impl Worker {
             poll_at: start,
             more: false,
             reconcile_at: start,
-            queue_down: false,
+            behind: false,
+            asked_store: false,
             pause: FIRST_PAUSE,
         };
         loop {
@@ -121,6 +125,8 @@ impl Worker {
         let mut room = self.admission.room(now);
         let tokens = self.take_tokens(now, &mut room).await;
         let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        // What waits for tokens waits in the store.
+        progress.behind |= !tokens.is_empty();
         let claimed = self.claim_from_somewhere(now, limit, &room, progress).await;
         self.last_claim.store(self.context.now().as_millis(), Ordering::Relaxed);
         let claimed = match claimed {
@@ -165,8 +171,8 @@ impl Worker {
         earliest.since(self.context.now()).max(Duration::from_millis(1))
     }
 
-    /// From the queue's hints, or from the store where there is no queue, it does not answer, or it is time to look
-    /// for what it has lost.
+    /// From the queue's hints; from the store where there is no queue, it is away or has nothing, or the store may have
+    /// what the queue does not know. Then the two take turns, so that neither waits for the other.
     async fn claim_from_somewhere(
         &self,
         now: Timestamp,
@@ -177,45 +183,48 @@ impl Worker {
         let token = LeaseToken::new(self.context.entropy.next_u64());
         let until = now + self.context.options.lease();
         let request = ClaimRequest::new(now, until, token, limit, room).with_cursor(progress.cursor);
-        let Some(queue) = self.context.queue.as_ref().filter(|_| progress.reconcile_at > now) else {
-            progress.reconcile_at = now + RECONCILE_INTERVAL;
-            return self.context.store.claim(request).await;
-        };
-        let hints = match queue.pop(now, until, limit).await {
-            Ok(hints) => hints,
-            Err(error) => {
-                if !std::mem::replace(&mut progress.queue_down, true) {
-                    tracing::warn!(%error, "the queue does not answer; the store is asked instead");
-                }
-                return self.context.store.claim(request).await;
-            }
-        };
-        if std::mem::replace(&mut progress.queue_down, false) {
-            tracing::info!("the queue answers again");
+        let Some(hints) = &self.hints else { return self.context.store.claim(request).await };
+        let turn = progress.reconcile_at <= now || (!progress.asked_store && self.is_behind(progress));
+        if !turn && let Some(popped) = hints.pop(now, until, limit).await.filter(|popped| !popped.is_empty()) {
+            return self.claim_hinted(hints, request, &popped, progress).await;
         }
-        let ids: Vec<DeliveryId> = hints.iter().map(|hint| hint.delivery).collect();
-        if ids.is_empty() {
-            return self.context.store.claim(request).await;
-        }
-        let claimed = self.context.store.claim_ids(request, &ids).await?;
-        self.forget_hints(&ids, &claimed);
-        progress.more = ids.len() == limit as usize;
-        Ok(Claimed { cursor: progress.cursor, ..claimed })
+        progress.asked_store = true;
+        progress.reconcile_at = now + RECONCILE_INTERVAL;
+        let claimed = self.context.store.claim(request).await?;
+        progress.behind &= claimed.leases.len() == limit as usize || claimed.cursor.is_some();
+        // The next pop should not bring what is leased already.
+        hints.forget(claimed.leases.iter().map(|lease| Hint::new(lease.delivery, lease.target.id(), until)).collect());
+        Ok(claimed)
     }
 
-    /// Hints that gave no lease are forgotten: if their deliveries are still open, the store knows.
-    fn forget_hints(&self, ids: &[DeliveryId], claimed: &Claimed) {
-        let Some(queue) = self.context.queue.clone() else { return };
-        let leased: std::collections::HashSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
-        let refused: Vec<_> = ids.iter().copied().filter(|id| !leased.contains(id)).collect();
-        if refused.is_empty() {
-            return;
+    fn is_behind(&self, progress: &mut Progress) -> bool {
+        progress.behind |= self.alarm.take_without_hint();
+        progress.behind
+    }
+
+    /// Leases what the queue says is due. Hints that give no lease are forgotten: if their deliveries are still open,
+    /// the store knows.
+    async fn claim_hinted(
+        &self,
+        hints: &Hints,
+        request: ClaimRequest<'_>,
+        popped: &[Hint],
+        progress: &mut Progress,
+    ) -> Result<Claimed, StoreError> {
+        progress.asked_store = false;
+        let ids: Vec<DeliveryId> = popped.iter().map(|hint| hint.delivery).collect();
+        let claimed = self.context.store.claim_ids(request, &ids).await?;
+        let leased: HashSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
+        let mut counts: HashMap<TargetId, u32> = HashMap::new();
+        for lease in &claimed.leases {
+            *counts.entry(lease.target.id()).or_default() += 1;
         }
-        tokio::spawn(async move {
-            if let Err(error) = queue.done(&refused).await {
-                tracing::debug!(%error, "hints were not taken back");
-            }
-        });
+        let refused: Vec<_> = popped.iter().copied().filter(|hint| !leased.contains(&hint.delivery)).collect();
+        let full = |target| counts.get(&target).copied().unwrap_or(0) >= request.room.get(target);
+        progress.behind |= refused.iter().any(|hint| full(hint.target));
+        progress.more = popped.len() == request.limit as usize;
+        hints.forget(refused);
+        Ok(Claimed { cursor: progress.cursor, ..claimed })
     }
 
     /// Takes tokens for the limited targets that wait for some, and makes their room fit.

@@ -11,7 +11,8 @@ use super::{Worker, release};
 use crate::store::{Lease, NextStep, Outcome};
 use crate::target::{LiveTarget, Unusable};
 use crate::{
-    DeliveryState, Event, EventId, RateLimit, Reason, StoreError, SubscriptionId, Target, TargetId, TokenRequest,
+    DeliveryState, Event, EventId, RateLimit, Reason, StoreError, SubscriptionId, SubscriptionRecord, Target, TargetId,
+    Timestamp, TokenRequest,
 };
 
 /// An event whose payload bytes count against the worker's budget as long as a delivery holds it.
@@ -110,22 +111,37 @@ impl Worker {
                     targets.insert(lease.target.id(), Ok(target));
                 }
                 None => {
-                    missing.insert((lease.tenant.clone(), *subscription));
+                    missing.insert((lease.tenant.clone(), *subscription, lease.version));
                 }
             }
         }
         let missing: Vec<_> = missing.into_iter().collect();
         for chunk in missing.chunks(500) {
-            for record in self.context.store.subscriptions(chunk).await? {
-                let id: SubscriptionId = record.id;
-                let target = LiveTarget::of_subscription(&self.context, record).map(Arc::new);
-                if let Ok(target) = &target {
-                    self.targets.insert(id, Arc::clone(target));
-                }
-                targets.insert(id.into(), target);
+            for shelved in self.context.shelf.records(&self.context, chunk).await {
+                self.make_ready(shelved.value, shelved.read_at, &mut targets);
+            }
+            let rest = chunk.iter().filter(|(_, id, _)| !targets.contains_key(&TargetId::from(*id)));
+            let rest: Vec<_> = rest.map(|(tenant, id, _)| (tenant.clone(), *id)).collect();
+            if rest.is_empty() {
+                continue;
+            }
+            let read_at = self.context.now();
+            let records = self.context.store.subscriptions(&rest).await?;
+            self.context.shelf.keep_records(&self.context, &records, read_at);
+            for record in records {
+                self.make_ready(record, read_at, &mut targets);
             }
         }
         Ok(targets)
+    }
+
+    fn make_ready(&self, record: SubscriptionRecord, read_at: Timestamp, targets: &mut Targets) {
+        let id: SubscriptionId = record.id;
+        let target = LiveTarget::of_subscription(&self.context, record, read_at).map(Arc::new);
+        if let Ok(target) = &target {
+            self.targets.insert(id, Arc::clone(target));
+        }
+        targets.insert(id.into(), target);
     }
 
     /// Keeps the leases that their targets' rate limits allow now, and gives the others back for later.

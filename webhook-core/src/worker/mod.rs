@@ -5,6 +5,7 @@ mod alarm;
 mod attempt;
 mod claims;
 mod dispatch;
+mod hints;
 mod recorder;
 mod request;
 
@@ -20,6 +21,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use admission::{Admission, Seat};
 use alarm::Alarm;
 use dispatch::Payload;
+use hints::Hints;
 use recorder::Recorder;
 
 use crate::context::Context;
@@ -27,7 +29,7 @@ use crate::emit::Prepared;
 use crate::index::Indexes;
 use crate::store::{AcceptItem, Lease, LeaseGrant, LeaseToken, Release};
 use crate::target::Targets;
-use crate::{DeliveryId, Generation, Hint, Target, TargetId, Timestamp};
+use crate::{DeliveryId, Generation, Hint, QueueError, Target, TargetId, Timestamp};
 
 /// One part in so many of the slots is kept from deliveries of new events: what waits needs room too.
 const KEPT_FOR_CLAIMS: usize = 8;
@@ -41,6 +43,8 @@ pub(crate) struct Worker {
     admission: Arc<Admission>,
     recorder: Recorder,
     alarm: Arc<Alarm>,
+    /// None when the store is the queue.
+    hints: Option<Arc<Hints>>,
     slots: Arc<Semaphore>,
     /// In KiB, so that it fits a semaphore's 32-bit requests.
     payload_budget: Arc<Semaphore>,
@@ -75,6 +79,8 @@ impl Worker {
         let payload_budget = Arc::new(Semaphore::new((options.payload_budget / 1024).max(1)));
         let alarm = Arc::new(Alarm::default());
         let admission = Arc::new(Admission::new(options, Arc::clone(&alarm)));
+        let queue = context.queue.clone();
+        let hints = queue.map(|queue| Hints::new(queue, Arc::clone(&context), Arc::clone(&alarm)));
         Arc::new_cyclic(|itself| Self {
             recorder: Recorder::new(Arc::clone(&context)),
             context,
@@ -82,6 +88,7 @@ impl Worker {
             targets: Targets::default(),
             admission,
             alarm,
+            hints,
             slots,
             payload_budget,
             running: AtomicBool::new(false),
@@ -98,10 +105,31 @@ impl Worker {
         self.alarm.ring();
     }
 
+    /// Says that something may be due that the queue has no hint at.
+    pub(crate) fn wake_without_hint(&self) {
+        self.alarm.ring_without_hint();
+    }
+
+    /// Deliveries are due that this worker has not taken: says so to the queue, or wakes all workers.
+    pub(crate) fn offer(&self, hints: Vec<Hint>) {
+        match &self.hints {
+            Some(queue) => queue.push(hints),
+            None => {
+                self.wake();
+                self.context.announcer.due();
+            }
+        }
+    }
+
+    /// Whether the queue answers; none when the store is the queue.
+    pub(crate) async fn check_queue(&self) -> Option<Result<(), QueueError>> {
+        Some(self.hints.as_ref()?.check().await)
+    }
+
     /// A pause of a target was ended by hand.
     pub(crate) fn resume(&self, target: TargetId) {
         self.admission.resume(target);
-        self.wake();
+        self.wake_without_hint();
     }
 
     /// When this worker last asked for deliveries.
@@ -170,16 +198,6 @@ impl Worker {
                 None => self.give_back(vec![release(&lease, self.context.now())]),
             }
         }
-    }
-
-    /// Tells the queue, without waiting for it.
-    pub(crate) fn push_hints(&self, hints: Vec<Hint>) {
-        let Some(queue) = self.context.queue.clone().filter(|_| !hints.is_empty()) else { return };
-        tokio::spawn(async move {
-            if let Err(error) = queue.push(&hints).await {
-                tracing::debug!(%error, "hints were not pushed; the store will be asked");
-            }
-        });
     }
 
     /// Gives leases back, without waiting for it.

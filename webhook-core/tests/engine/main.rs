@@ -6,4 +6,6 @@ mod backlog;
 mod capture;
 mod delivery;
 mod lease;
+mod queue;
 mod receiver;
+mod shared_cache;

@@ -22,7 +22,7 @@ async fn what_cannot_be_is_refused_with_a_reason() {
         (&[("LISTEN_ADDR", "0.0.0.0:0")], &["serve"], "without API keys"),
         (&[("PORT", "8123")], &[], "0.0.0.0:8123"),
         (&[("PORT", "http")], &[], "no port"),
-        (&[("DATABASE_URL", "postgres://user:canary@host/db")], &[], "not in this build yet"),
+        (&[("DATABASE_URL", "postgres://user:canary@host:port/db")], &[], "PostgreSQL"),
         (&[("REDIS_URL", "redis://:canary@host")], &[], "not in this build yet"),
         (&[("ROLE", "worker")], &[], "share"),
         (&[("DATABASE_URL", "memory:")], &["--role=api"], "share"),

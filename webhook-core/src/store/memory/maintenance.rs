@@ -1,6 +1,7 @@
 //! Keeping the store in order.
 
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -8,10 +9,18 @@ use super::MemoryStore;
 use super::rows::EventRow;
 use super::state::State;
 use crate::store::{Backlog, MaintenanceStore, PruneRequest, PruneStep, StoreError};
-use crate::{DeliveryState, EventId, Reason, Timestamp};
+use crate::{Clock, DeliveryState, EventId, Notifier, Reason, SystemClock, Timestamp};
 
 #[async_trait]
 impl MaintenanceStore for MemoryStore {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
+    }
+
+    fn notifier(&self) -> Option<Arc<dyn Notifier>> {
+        None
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }

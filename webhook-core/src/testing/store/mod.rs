@@ -16,6 +16,7 @@ mod orders;
 mod path;
 mod scene;
 mod subscription;
+mod wrapper;
 
 #[doc(hidden)]
 pub use scene::Scene;

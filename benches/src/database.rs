@@ -1,0 +1,67 @@
+//! The databases that runs are measured on, each run on one of its own.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use webhook_test_servers::PostgresServer;
+
+use crate::{Error, StoreKind};
+
+/// How the PostgreSQL server is set, beside its defaults: it waits for the disk, and has room for a run's log.
+const SETTINGS: [&str; 6] = [
+    "fsync=on",
+    "synchronous_commit=on",
+    "full_page_writes=on",
+    "shared_buffers=512MB",
+    "max_wal_size=4GB",
+    "checkpoint_timeout=5min",
+];
+
+/// A folder for files, and a PostgreSQL server where one is needed.
+#[derive(Debug)]
+pub(crate) struct Databases {
+    folder: TempDir,
+    postgres: Option<PostgresServer>,
+    made: std::cell::Cell<usize>,
+}
+
+impl Databases {
+    /// In `folder`, or a temporary one; with a PostgreSQL server if one of the stores needs it.
+    pub(crate) fn start(folder: Option<&Path>, stores: &[StoreKind]) -> Result<Self, Error> {
+        let folder = match folder {
+            Some(folder) => tempfile::tempdir_in(folder)?,
+            None => tempfile::tempdir()?,
+        };
+        let wanted = stores.contains(&StoreKind::Postgres);
+        let postgres = wanted.then(|| PostgresServer::start_with(&SETTINGS));
+        Ok(Self { folder, postgres, made: std::cell::Cell::new(0) })
+    }
+
+    /// A file that does not exist yet.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join(format!("{}.db", self.next()))
+    }
+
+    /// The URL of an empty PostgreSQL database, where there is a server.
+    pub(crate) fn postgres(&self) -> Option<String> {
+        let server = self.postgres.as_ref()?;
+        let name = format!("run_{}", self.next());
+        server.sql(&server.url(), &format!("create database {name}"));
+        let url = server.url();
+        let (start, _) = url.rsplit_once('/')?;
+        Some(format!("{start}/{name}"))
+    }
+
+    /// What a store of that kind opens.
+    pub(crate) fn fresh(&self, store: StoreKind) -> Result<String, Error> {
+        match store {
+            StoreKind::Memory => Ok(String::new()),
+            StoreKind::Sqlite => Ok(self.file().to_str().ok_or("the folder's name is not UTF-8")?.to_owned()),
+            StoreKind::Postgres => Ok(self.postgres().ok_or("there is no PostgreSQL server")?),
+        }
+    }
+
+    fn next(&self) -> usize {
+        self.made.replace(self.made.get() + 1)
+    }
+}

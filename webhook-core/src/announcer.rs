@@ -1,0 +1,188 @@
+//! Tells other processes what they should not have to poll for, and hears what they say.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::context::Context;
+use crate::index::Indexes;
+use crate::worker::Worker;
+use crate::{Notifier, Signal, TenantId};
+
+/// After a signal that deliveries are due, the next one follows no earlier.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long to wait before listening again.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Says that deliveries are due: the first time at once, then in intervals, however many there are.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    notifier: Option<Arc<dyn Notifier>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// A task waits until the quiet time is over, and will speak then if something is left to say.
+    resting: bool,
+    due: bool,
+}
+
+impl Announcer {
+    pub(crate) fn new(notifier: Option<Arc<dyn Notifier>>) -> Self {
+        Self { notifier, state: Arc::default() }
+    }
+
+    /// Deliveries are due that this process has not taken.
+    pub(crate) fn due(&self) {
+        let Some(notifier) = &self.notifier else { return };
+        let mut state = lock(&self.state);
+        state.due = true;
+        if std::mem::replace(&mut state.resting, true) {
+            return;
+        }
+        drop(state);
+        let (notifier, state) = (Arc::clone(notifier), Arc::clone(&self.state));
+        tokio::spawn(async move {
+            loop {
+                {
+                    let mut state = lock(&state);
+                    if !std::mem::take(&mut state.due) {
+                        state.resting = false;
+                        return;
+                    }
+                }
+                if let Err(error) = notifier.publish(&[Signal::Due]).await {
+                    tracing::debug!(%error, "other workers were not woken; they poll");
+                }
+                tokio::time::sleep(QUIET).await;
+            }
+        });
+    }
+
+    /// The tenant's subscriptions changed.
+    pub(crate) fn subscriptions_changed(&self, tenant: &TenantId) {
+        let Some(notifier) = self.notifier.clone() else { return };
+        let signal = Signal::SubscriptionsChanged(tenant.clone());
+        tokio::spawn(async move {
+            if let Err(error) = notifier.publish(&[signal]).await {
+                tracing::debug!(%error, "other processes were not told of a changed subscription; they poll");
+            }
+        });
+    }
+}
+
+/// Hears signals for ever, and does what they say. Returns at once where there is no notifier.
+pub(crate) async fn listen(context: &Context, indexes: &Indexes, worker: &Worker) {
+    let Some(notifier) = &context.notifier else { return };
+    let changed = Changed::default();
+    let hear = |signal| match signal {
+        Signal::Due => worker.wake(),
+        Signal::SubscriptionsChanged(tenant) => changed.one(tenant),
+        Signal::Missed => {
+            worker.wake();
+            changed.all();
+        }
+    };
+    tokio::join!(listen_again_and_again(&**notifier, &hear), changed.follow(indexes));
+}
+
+async fn listen_again_and_again(notifier: &dyn Notifier, hear: &(dyn Fn(Signal) + Send + Sync)) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let begun = Instant::now();
+        let error = notifier.listen(hear).await;
+        if begun.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        tracing::info!(%error, "signals of other processes are not heard; trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whose subscriptions changed elsewhere.
+#[derive(Debug, Default)]
+struct Changed {
+    what: Mutex<What>,
+    something: Notify,
+}
+
+#[derive(Debug, Default)]
+struct What {
+    tenants: HashSet<TenantId>,
+    all: bool,
+}
+
+impl Changed {
+    fn one(&self, tenant: TenantId) {
+        lock(&self.what).tenants.insert(tenant);
+        self.something.notify_one();
+    }
+
+    fn all(&self) {
+        lock(&self.what).all = true;
+        self.something.notify_one();
+    }
+
+    async fn follow(&self, indexes: &Indexes) {
+        loop {
+            self.something.notified().await;
+            let What { tenants, all } = std::mem::take(&mut *lock(&self.what));
+            let refreshed = if all { indexes.refresh_all().await } else { indexes.refresh_many(&tenants).await };
+            if let Err(error) = refreshed {
+                tracing::debug!(%error, "indexes were not refreshed; they are at the next poll");
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::NotifierError;
+
+    #[derive(Debug, Default)]
+    struct Said(Mutex<Vec<Instant>>);
+
+    #[async_trait]
+    impl Notifier for Said {
+        async fn publish(&self, signals: &[Signal]) -> Result<(), NotifierError> {
+            assert_eq!(signals, [Signal::Due]);
+            lock(&self.0).push(Instant::now());
+            Ok(())
+        }
+
+        async fn listen(&self, _: &(dyn Fn(Signal) + Send + Sync)) -> NotifierError {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_signal_goes_at_once_and_a_flood_is_one_in_fifty_milliseconds() {
+        let said = Arc::new(Said::default());
+        let announcer = Announcer::new(Some(Arc::clone(&said) as Arc<dyn Notifier>));
+        let start = Instant::now();
+        for _ in 0..200 {
+            announcer.due();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        announcer.due();
+        tokio::task::yield_now().await;
+        let said: Vec<_> = lock(&said.0).iter().map(|at| at.duration_since(start).as_millis()).collect();
+        assert_eq!(said.len(), 6, "{said:?}");
+        assert!(said[0] <= 1 && said[5] >= 1200, "{said:?}");
+        assert!(said[..5].windows(2).all(|pair| pair[1] - pair[0] >= 50), "{said:?}");
+    }
+}

@@ -1,0 +1,138 @@
+//! The engine goes on, whatever happens to its Redis.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use webhook_core::transport::RecordingTransport;
+use webhook_core::{AddressGuard, MemoryStore, NewEvent, RateLimit, Role, SubscriptionDraft, TenantId, Webhooks};
+use webhook_queue_redis::{RedisNotifier, RedisQueue};
+use webhook_test_servers::RedisServer;
+
+use crate::{eventually, redis};
+
+/// Two processes on one store and one Redis, as far as one process can be two.
+struct Fleet {
+    store: Arc<MemoryStore>,
+    engines: Vec<Webhooks>,
+    transport: RecordingTransport,
+    shutdown: CancellationToken,
+}
+
+impl Fleet {
+    async fn start(server: &RedisServer) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let (transport, shutdown) = (RecordingTransport::new(), CancellationToken::new());
+        let mut fleet = Self { store, engines: Vec::new(), transport, shutdown };
+        for _ in 0..2 {
+            let (engine, shutdown) = (fleet.engine(server), fleet.shutdown.clone());
+            fleet.engines.push(engine.clone());
+            tokio::spawn(async move { engine.run(Role::Worker, shutdown).await });
+        }
+        // A limit keeps deliveries from being leased when they are accepted: each goes through the queue.
+        let mut draft = SubscriptionDraft::new("http://127.0.0.1:9/");
+        draft.settings.rate_limit = Some(RateLimit::per_second(100_000.0).unwrap());
+        fleet.engines[0].subscribe(&TenantId::default(), draft).await.unwrap();
+        fleet
+    }
+
+    fn engine(&self, server: &RedisServer) -> Webhooks {
+        let redis = redis(&server.url());
+        Webhooks::builder(self.store.clone())
+            .queue(Arc::new(RedisQueue::new(redis.clone())))
+            .notifier(Arc::new(RedisNotifier::new(redis)))
+            .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+            .transport(Arc::new(self.transport.clone()))
+            .build()
+            .unwrap()
+    }
+
+    /// Emits so many events, a few milliseconds apart; how long the slowest took to be accepted.
+    async fn emit(&self, count: usize) -> Duration {
+        let mut slowest = Duration::ZERO;
+        for number in 0..count {
+            let event = NewEvent::new("a.b".parse().unwrap(), "{}");
+            let start = Instant::now();
+            self.engines[number % 2].emit(&TenantId::default(), event).await.unwrap();
+            slowest = slowest.max(start.elapsed());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        slowest
+    }
+
+    async fn arrived(&self, count: usize) {
+        let all = self.transport.wait_for(count);
+        tokio::time::timeout(Duration::from_secs(20), all).await.expect("all of them arrive");
+    }
+
+    async fn queue_answers(&self) -> bool {
+        for engine in &self.engines {
+            if engine.check_queue().await.unwrap().is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// What is done to a server.
+type Deed = fn(&RedisServer);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_outage_of_redis_loses_or_doubles_a_delivery_or_delays_accepting() {
+    let server = RedisServer::start();
+    let fleet = Fleet::start(&server).await;
+    let mut sent = 0;
+    let faults: [(&str, Deed, Deed); 5] = [
+        ("flushed", |server| drop(server.command(&["FLUSHALL"])), |_| {}),
+        ("frozen", RedisServer::pause, RedisServer::resume),
+        ("killed, and empty afterwards", RedisServer::kill, RedisServer::restart_empty),
+        (
+            "full",
+            |server| drop(server.command(&["CONFIG", "SET", "maxmemory", "1"])),
+            |server| drop(server.command(&["CONFIG", "SET", "maxmemory", "0"])),
+        ),
+        (
+            "read-only",
+            |server| drop(server.command(&["REPLICAOF", "127.0.0.1", "1"])),
+            |server| drop(server.command(&["REPLICAOF", "NO", "ONE"])),
+        ),
+    ];
+    for (name, begin, end) in faults {
+        fleet.emit(50).await;
+        begin(&server);
+        let slowest = fleet.emit(300).await;
+        assert!(slowest < Duration::from_millis(200), "{name}: accepting took {slowest:?}");
+        sent += 350;
+        fleet.arrived(sent).await;
+        end(&server);
+        eventually(name, async || fleet.queue_answers().await).await;
+    }
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for request in fleet.transport.requests() {
+        *times.entry(request.headers["webhook-id"].to_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!((times.len(), times.values().sum::<usize>()), (sent, sent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_attempt_at_once_what_another_process_accepted() {
+    let server = RedisServer::start();
+    let fleet = Fleet::start(&server).await;
+    let api = fleet.engine(&server);
+    for sent in 1..=20 {
+        let start = Instant::now();
+        api.emit(&TenantId::default(), NewEvent::new("a.b".parse().unwrap(), "{}")).await.unwrap();
+        fleet.arrived(sent).await;
+        // A worker that was not told looks once a second.
+        assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+    }
+}

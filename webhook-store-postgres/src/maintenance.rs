@@ -1,0 +1,223 @@
+//! Keeping the store in order.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+use webhook_core::store::{Backlog, MaintenanceStore, PruneRequest, PruneStep};
+use webhook_core::{Clock, DeliveryState, EventId, Notifier, Reason, StoreError, Timestamp};
+
+use crate::error::Fault;
+use crate::notifier::PostgresNotifier;
+use crate::session::Begin;
+use crate::store::PostgresStore;
+use crate::{history, rows};
+
+/// Deliveries are counted up to so many of each kind.
+const COUNTED: i64 = 1_000_000;
+/// A step removes events with about so many deliveries at most.
+const DELIVERIES: u32 = 5_000;
+
+#[async_trait]
+impl MaintenanceStore for PostgresStore {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(self.clock.clone())
+    }
+
+    fn notifier(&self) -> Option<Arc<dyn Notifier>> {
+        let notifier = || Arc::new(PostgresNotifier::new(self.pool().clone())) as Arc<dyn Notifier>;
+        self.options.notify.then(notifier)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut session = self.reader().await?;
+        let answer = ping(&mut session).await;
+        self.end(session, answer).await
+    }
+
+    async fn prune(&self, request: PruneRequest) -> Result<PruneStep, StoreError> {
+        let mut session = self.worker_writer(Begin::Relaxed).await?;
+        let step = prune(&mut session, request).await;
+        self.end(session, step).await
+    }
+
+    async fn cancel_orphans(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let mut session = self.worker_writer(Begin::Durable).await?;
+        let cancelled = cancel_orphans(&mut session, now, limit).await;
+        self.end(session, cancelled).await
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError> {
+        let mut session = self.worker_reader().await?;
+        let backlog = backlog(&mut session, now).await;
+        self.end(session, backlog).await
+    }
+}
+
+async fn ping(conn: &mut PgConnection) -> Result<(), Fault> {
+    sqlx::query("SELECT generation FROM webhook.tenant LIMIT 1").fetch_optional(conn).await?;
+    Ok(())
+}
+
+/// Counted as far as [`COUNTED`]: to count all of a backlog of many millions would take longer than it stays true.
+async fn backlog(conn: &mut PgConnection, now: Timestamp) -> Result<Backlog, Fault> {
+    let row = sqlx::query(
+        "SELECT
+           (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery
+              WHERE state = 0 AND NOT leased AND next_at <= $1 LIMIT $2) AS d) AS due,
+           (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery
+              WHERE state = 0 AND NOT leased AND next_at > $1 LIMIT $2) AS d) AS later,
+           (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery WHERE state = 0 AND leased LIMIT $2) AS d) AS leased,
+           (SELECT next_at FROM webhook.delivery
+              WHERE state = 0 AND NOT leased AND next_at <= $1 ORDER BY next_at LIMIT 1) AS oldest_due",
+    )
+    .bind(now.as_millis())
+    .bind(COUNTED)
+    .fetch_one(conn)
+    .await?;
+    let due = rows::big_count(&row, "due")?;
+    Ok(Backlog {
+        pending: due + rows::big_count(&row, "later")? + rows::big_count(&row, "leased")?,
+        due,
+        oldest_due: rows::time_opt(&row, "oldest_due")?,
+    })
+}
+
+async fn prune(conn: &mut PgConnection, request: PruneRequest) -> Result<PruneStep, Fault> {
+    // One process prunes at a time; the others have nothing to do.
+    let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('webhook.prune', 0))")
+        .fetch_one(&mut *conn)
+        .await?;
+    if !alone {
+        return Ok(PruneStep::default());
+    }
+    let PruneRequest { ended_before, now, cursor, limit } = request;
+    let more_keys = prune_keys(conn, now, limit).await?;
+    // An event accepted later cannot have ended before.
+    let below = EventId::floor(ended_before + history::ID_SLACK);
+    let visited = sqlx::query(
+        "SELECT e.id, e.deliveries, e.created_at < $1 AND NOT EXISTS (
+           SELECT 1 FROM webhook.delivery AS d WHERE d.event_id = e.id AND (d.state = 0 OR d.completed_at >= $1)
+         ) AS over
+         FROM webhook.event AS e WHERE e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4",
+    )
+    .bind(ended_before.as_millis())
+    .bind(cursor.map_or(Uuid::nil(), EventId::as_uuid))
+    .bind(below.as_uuid())
+    .bind(i64::from(limit))
+    .fetch_all(&mut *conn)
+    .await?;
+    let (mut over, mut deliveries, mut seen, mut last) = (Vec::new(), 0, 0, None);
+    for row in &visited {
+        let id = rows::id(row, "id")?;
+        (last, seen) = (Some(EventId::from_uuid(id)), seen + 1);
+        if row.try_get("over")? {
+            over.push(id);
+            deliveries += rows::count(row, "deliveries")?;
+            // A transaction that takes long keeps what others delete from being cleared away.
+            if deliveries >= DELIVERIES {
+                break;
+            }
+        }
+    }
+    let events = delete_events(conn, over, ended_before).await?;
+    let more = seen < visited.len() || visited.len() == limit as usize;
+    Ok(PruneStep { events, cursor: last.filter(|_| more), more_keys })
+}
+
+async fn prune_keys(conn: &mut PgConnection, now: Timestamp, limit: u32) -> Result<bool, Fault> {
+    let removed = sqlx::query(
+        "DELETE FROM webhook.idempotency_key WHERE (tenant, scope, key) IN (
+           SELECT tenant, scope, key FROM webhook.idempotency_key WHERE expires_at <= $1
+           ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind(now.as_millis())
+    .bind(i64::from(limit))
+    .execute(conn)
+    .await?;
+    Ok(removed.rows_affected() == u64::from(limit))
+}
+
+/// Deletes these events, but for those whose deliveries were opened again or added to meanwhile; how many went.
+async fn delete_events(conn: &mut PgConnection, mut ids: Vec<Uuid>, ended_before: Timestamp) -> Result<u64, Fault> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    // Whoever adds deliveries to them waits, and then finds them gone.
+    sqlx::query("SELECT 1 FROM webhook.event WHERE id = ANY ($1) ORDER BY id FOR UPDATE")
+        .bind(&ids)
+        .execute(&mut *conn)
+        .await?;
+    let found = sqlx::query(
+        "SELECT event_id, state = 0 OR completed_at >= $2 AS alive FROM webhook.delivery
+         WHERE event_id = ANY ($1) ORDER BY id FOR UPDATE",
+    )
+    .bind(&ids)
+    .bind(ended_before.as_millis())
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut alive = HashSet::new();
+    for row in &found {
+        if row.try_get("alive")? {
+            alive.insert(rows::id(row, "event_id")?);
+        }
+    }
+    ids.retain(|id| !alive.contains(id));
+    for sql in [
+        "DELETE FROM webhook.attempt WHERE delivery_id IN (SELECT id FROM webhook.delivery WHERE event_id = ANY ($1))",
+        "DELETE FROM webhook.delivery WHERE event_id = ANY ($1)",
+        "DELETE FROM webhook.event WHERE id = ANY ($1)",
+    ] {
+        sqlx::query(sql).bind(&ids).execute(&mut *conn).await?;
+    }
+    Ok(ids.len() as u64)
+}
+
+async fn cancel_orphans(conn: &mut PgConnection, now: Timestamp, limit: u32) -> Result<u64, Fault> {
+    let deleted: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM webhook.subscription WHERE deleted_at IS NOT NULL AND NOT settled LIMIT 1000",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    if deleted.is_empty() {
+        return Ok(0);
+    }
+    let cancelled = sqlx::query(
+        "WITH waiting AS MATERIALIZED (
+           SELECT d.id FROM unnest($3::uuid[]) AS s (id)
+           JOIN webhook.delivery AS d ON d.target_id = s.id AND d.state = 0 AND NOT d.leased
+           LIMIT $2 FOR UPDATE OF d SKIP LOCKED
+         ), leased AS MATERIALIZED (
+           SELECT d.id FROM webhook.delivery AS d WHERE d.state = 0 AND d.leased AND d.target_id = ANY ($3)
+           LIMIT $2 FOR UPDATE OF d SKIP LOCKED
+         )
+         UPDATE webhook.delivery SET state = $4, reason = $5, leased = false, next_at = $1, completed_at = $1,
+           reopened_state = NULL, reopened_reason = NULL
+         WHERE id IN (SELECT id FROM waiting UNION ALL SELECT id FROM leased LIMIT $2)",
+    )
+    .bind(now.as_millis())
+    .bind(i64::from(limit))
+    .bind(&deleted)
+    .bind(DeliveryState::Cancelled.code())
+    .bind(Reason::SubscriptionDeleted.code())
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    if cancelled < u64::from(limit) {
+        // A deleted subscription gets no new deliveries: where none is left, it need not be looked at again.
+        sqlx::query(
+            "UPDATE webhook.subscription AS s SET settled = true
+             WHERE s.id = ANY ($1)
+               AND NOT EXISTS (SELECT 1 FROM webhook.delivery AS d
+                 WHERE d.state = 0 AND NOT d.leased AND d.target_id = s.id)
+               AND NOT EXISTS (SELECT 1 FROM webhook.delivery AS d
+                 WHERE d.state = 0 AND d.leased AND d.target_id = s.id)",
+        )
+        .bind(&deleted)
+        .execute(conn)
+        .await?;
+    }
+    Ok(cancelled)
+}

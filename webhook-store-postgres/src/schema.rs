@@ -1,0 +1,102 @@
+//! The schema and its migrations, in a PostgreSQL schema of their own beside the host's.
+
+use std::time::Duration;
+
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Executor, PgConnection, SqlSafeStr};
+use tokio::time::Instant;
+use webhook_core::StoreError;
+
+use crate::error::Fault;
+
+/// The host's own migrations are in `_sqlx_migrations`; neither may see the other's.
+const TABLE: &str = "webhook._migrations";
+const SCHEMA: &str = "webhook";
+
+/// Held while migrations are applied: a number of ours, so that it never meets the one that sqlx takes for the host's.
+const LOCK: i64 = 0x7765_6268_6f6f_6b00;
+/// How long to wait for another process that is migrating.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A migration and whether it has been applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MigrationStatus {
+    /// Its number; they are applied in order.
+    pub version: i64,
+    /// What it does.
+    pub name: String,
+    /// It has been applied.
+    pub applied: bool,
+}
+
+fn migrator() -> Migrator {
+    let migrations = [
+        (1, "initial", include_str!("../migrations/0001_initial.sql")),
+        (2, "capture", include_str!("../migrations/0002_capture.sql")),
+    ];
+    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    let mut migrator = Migrator::with_migrations(migrations.map(migration).to_vec());
+    migrator.dangerous_set_table_name(TABLE);
+    migrator.create_schema(SCHEMA);
+    migrator.set_locking(false);
+    migrator
+}
+
+/// Applies what has not been applied yet. The connection should not be used afterwards: it may hold the lock.
+pub(crate) async fn migrate(conn: &mut PgConnection) -> Result<(), Fault> {
+    let begun = Instant::now();
+    // Tried again and again instead of waited for, so that no old snapshot stands meanwhile.
+    while !sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *conn).await? {
+        if begun.elapsed() > PATIENCE {
+            let other = std::io::Error::other("another process has been migrating the schema for too long");
+            return Err(StoreError::Unavailable(other.into()).into());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    // A migration that waits for a lock makes everybody behind it wait too: it gives up soon and is tried again.
+    conn.execute("SET lock_timeout = '3s'").await?;
+    loop {
+        match migrator().run_direct(None, &mut *conn, false).await {
+            Err(MigrateError::Execute(error)) | Err(MigrateError::ExecuteMigration(error, _))
+                if is_lock_timeout(&error) && begun.elapsed() < PATIENCE =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result.map_err(failed),
+        }
+    }
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
+}
+
+pub(crate) async fn status(conn: &mut PgConnection) -> Result<Vec<MigrationStatus>, Fault> {
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(TABLE).fetch_one(&mut *conn).await?;
+    let applied = if exists { conn.list_applied_migrations(TABLE).await.map_err(failed)? } else { Vec::new() };
+    let migrator = migrator();
+    let known = migrator.iter().map(|migration| MigrationStatus {
+        version: migration.version,
+        name: migration.description.to_string(),
+        applied: applied.iter().any(|applied| applied.version == migration.version),
+    });
+    Ok(known.collect())
+}
+
+fn failed(error: MigrateError) -> Fault {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Fault::Sql(error),
+        MigrateError::VersionMissing(version) => Fault::Store(StoreError::Schema(format!(
+            "migration {version} has been applied, but this version of webhook-store-postgres does not know it"
+        ))),
+        MigrateError::VersionMismatch(version) => {
+            Fault::Store(StoreError::Schema(format!("migration {version} has been applied in another form")))
+        }
+        other => Fault::Store(StoreError::Other(Box::new(other))),
+    }
+}

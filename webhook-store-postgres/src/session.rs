@@ -1,0 +1,112 @@
+//! A connection for one call: as it is, or inside a transaction.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr, Transaction};
+use tokio::time::Instant;
+
+use crate::error::Fault;
+use crate::options::settings;
+
+/// After a connection broke, for so long each is asked whether it still works before it is used.
+const DOUBT: Duration = Duration::from_secs(30);
+
+/// Remembers when a connection was last found broken: then others of its age may be broken too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trust {
+    broken_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Trust {
+    pub(crate) fn lose(&self) {
+        *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(crate) fn is_doubtful(&self, meta: &PoolConnectionMetadata) -> bool {
+        let broken_at = *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
+        broken_at.is_some_and(|at| {
+            let since = at.elapsed();
+            since < DOUBT || meta.age > since
+        })
+    }
+}
+
+/// What a call works with.
+#[derive(Debug)]
+pub(crate) enum Session {
+    /// Each statement is a transaction.
+    Plain(PoolConnection<Postgres>),
+    /// All statements are one transaction, which [`Session::commit`] commits.
+    Transaction(Transaction<'static, Postgres>),
+}
+
+/// How a transaction begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Its commit waits for the disk, as the server is set.
+    Durable,
+    /// Its commit does not wait for the disk: what it writes may be lost.
+    Relaxed,
+}
+
+impl Session {
+    /// For a single statement. Behind a pooler it needs a transaction all the same.
+    pub(crate) async fn plain(pool: &PgPool, pooled: bool) -> Result<Self, Fault> {
+        match pooled {
+            false => Ok(Self::Plain(pool.acquire().await?)),
+            true => Self::transaction(pool, pooled, Begin::Durable).await,
+        }
+    }
+
+    /// For several statements.
+    pub(crate) async fn transaction(pool: &PgPool, pooled: bool, begin: Begin) -> Result<Self, Fault> {
+        let mut sql = String::from("BEGIN;");
+        if pooled {
+            sql.push_str(&settings("SET LOCAL"));
+        }
+        if begin == Begin::Relaxed {
+            sql.push_str("SET LOCAL synchronous_commit = off;");
+        }
+        Ok(Self::Transaction(pool.begin_with(AssertSqlSafe(sql).into_sql_str()).await?))
+    }
+
+    /// Drops the connection instead of giving it back.
+    pub(crate) fn discard(self) {
+        if let Self::Plain(connection) = self {
+            drop(connection.detach());
+        }
+    }
+
+    /// Commits, where there is a transaction.
+    pub(crate) async fn commit(self) -> Result<(), Fault> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Transaction(transaction) => Ok(transaction.commit().await?),
+        }
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Plain(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Plain(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The store itself: opened, migrated and closed.
+
+use std::sync::Arc;
+
+use sqlx::postgres::PgPool;
+use sqlx::{Connection, PgConnection};
+use webhook_core::store::{AcceptOutcome, AcceptUnit, SubscriptionChanges};
+use webhook_core::{Conflict, Emitted, Error, Generation, Prepared, StoreError, TenantId, Timestamp};
+
+use crate::claim::Progress;
+use crate::clock::PostgresClock;
+use crate::error::{Fault, breaks_connection};
+use crate::session::{Begin, Session, Trust};
+use crate::{MigrationStatus, OpenError, PostgresStoreOptions, event, notifier, schema, subscription};
+
+/// A store in a PostgreSQL database, shared by any number of processes. Cheap to clone; all clones are the same store.
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    pub(crate) options: Arc<PostgresStoreOptions>,
+    pub(crate) clock: PostgresClock,
+    pub(crate) progress: Arc<Progress>,
+    api: PgPool,
+    worker: PgPool,
+    trust: Trust,
+}
+
+impl PostgresStore {
+    /// Opens the database that a URL names, with the default options, and brings its schema up to date.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be reached or migrated.
+    pub async fn open(url: &str) -> Result<Self, OpenError> {
+        let store = Self::connect(url.parse()?).await?;
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// Opens the database, and leaves its schema alone.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be reached.
+    pub async fn connect(options: PostgresStoreOptions) -> Result<Self, OpenError> {
+        let trust = Trust::default();
+        let api = options.api_pool(&trust).connect_lazy_with(options.connection());
+        let worker = options.worker_pool(&trust).connect_lazy_with(options.connection());
+        let mut session = Session::plain(&api, options.pooled).await.map_err(StoreError::from)?;
+        let clock = PostgresClock::new(&mut session).await.map_err(StoreError::from)?;
+        session.commit().await.map_err(StoreError::from)?;
+        Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, trust })
+    }
+
+    /// Brings the schema up to date. Any number of processes may do so at the same time, and others may go on working
+    /// with the schema meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Schema`] when the schema is newer than this version of the crate.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        // On a connection of its own, which is closed whatever happens: the lock goes with it.
+        let mut conn = PgConnection::connect_with(&self.options.connection()).await.map_err(Fault::from)?;
+        let migrated = schema::migrate(&mut conn).await;
+        // The lock is given up by the server when the connection is gone, in order or not.
+        let _ = conn.close().await;
+        Ok(migrated?)
+    }
+
+    /// The known migrations, and which of them have been applied.
+    pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, StoreError> {
+        let mut session = self.reader().await?;
+        let status = schema::status(&mut session).await;
+        self.end(session, status).await
+    }
+
+    /// The number of the last applied migration; none before the first.
+    pub async fn schema_version(&self) -> Result<Option<i64>, StoreError> {
+        let status = self.migration_status().await?;
+        Ok(status.iter().rfind(|migration| migration.applied).map(|migration| migration.version))
+    }
+
+    /// Closes all connections. Calls after that are [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        self.worker.close().await;
+        self.api.close().await;
+    }
+
+    /// Emits an event inside the host's own transaction, on the host's own connection: it is accepted when that commits,
+    /// and leaves nothing behind when it does not. [`Webhooks::prepare`] makes what is emitted; subscriptions that
+    /// changed since then are matched here, so that it reaches those that stand when the host commits. Workers are
+    /// woken by a `NOTIFY` that goes with the commit.
+    ///
+    /// The connection must be one to the store's database, and its transaction at the isolation level `READ COMMITTED`,
+    /// which is the default. From here on it keeps changes to the tenant's subscriptions waiting: commit soon.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict::KeyReused`] and [`Error::FanOut`] leave nothing of the event behind. After any other error the host
+    /// should roll its transaction back.
+    ///
+    /// [`Webhooks::prepare`]: webhook_core::Webhooks::prepare
+    pub async fn emit_in(conn: &mut PgConnection, prepared: &Prepared) -> Result<Emitted, Error> {
+        let emitted = Self::emit_quietly_in(conn, prepared).await?;
+        if !emitted.duplicate && emitted.deliveries > 0 {
+            notifier::notify_due(conn).await.map_err(Fault::from).map_err(StoreError::from)?;
+        }
+        Ok(emitted)
+    }
+
+    /// The same without the `NOTIFY`: its commit takes a lock that all sessions of the database share, which hosts with
+    /// thousands of transactions a second may not want. [`Webhooks::wake`] after the commit does instead, or the
+    /// deliveries wait for the next poll.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresStore::emit_in`].
+    ///
+    /// [`Webhooks::wake`]: webhook_core::Webhooks::wake
+    pub async fn emit_quietly_in(conn: &mut PgConnection, prepared: &Prepared) -> Result<Emitted, Error> {
+        let outcomes = match Self::accept_in(conn, prepared.now(), prepared.unit()).await? {
+            // The tenant is locked by now, so one look at the changes is enough.
+            AcceptOutcome::Stale => {
+                let changes = Self::changes_in(conn, &prepared.unit().tenant, prepared.generation(), u32::MAX).await?;
+                let prepared = prepared.rematch(&changes)?;
+                Self::accept_in(conn, prepared.now(), prepared.unit()).await?
+            }
+            outcome => outcome,
+        };
+        match outcomes {
+            AcceptOutcome::Done(outcomes) => match outcomes.into_iter().next() {
+                Some(outcome) => outcome.try_into(),
+                None => Err(StoreError::Other("an event was left without an outcome".into()).into()),
+            },
+            AcceptOutcome::Conflict => Err(Conflict::KeyReused.into()),
+            AcceptOutcome::Stale => {
+                let reason = "the event was matched by another database than the one it is emitted in, \
+                              or the transaction is not at the isolation level READ COMMITTED";
+                Err(StoreError::Other(reason.into()).into())
+            }
+        }
+    }
+
+    /// Accepts a unit inside the host's own transaction, as it was matched: what [`PostgresStore::emit_in`] is made of.
+    ///
+    /// [`AcceptOutcome::Stale`] asks for [`PostgresStore::changes_in`] and another try.
+    ///
+    /// # Errors
+    ///
+    /// After an error the host should roll its transaction back.
+    pub async fn accept_in(
+        conn: &mut PgConnection,
+        now: Timestamp,
+        unit: &AcceptUnit,
+    ) -> Result<AcceptOutcome, StoreError> {
+        Ok(event::accept_in(conn, now, unit).await?)
+    }
+
+    /// What changed in the tenant's subscriptions after a generation, as the host's own transaction sees it; at most
+    /// `limit` entries.
+    pub async fn changes_in(
+        conn: &mut PgConnection,
+        tenant: &TenantId,
+        after: Generation,
+        limit: u32,
+    ) -> Result<SubscriptionChanges, StoreError> {
+        Ok(subscription::changes(conn, tenant, after, limit).await?)
+    }
+
+    /// For one statement of a caller.
+    pub(crate) async fn reader(&self) -> Result<Session, StoreError> {
+        self.trusting(Session::plain(&self.api, self.options.pooled).await)
+    }
+
+    /// For several statements of a caller.
+    pub(crate) async fn writer(&self) -> Result<Session, StoreError> {
+        self.trusting(Session::transaction(&self.api, self.options.pooled, Begin::Durable).await)
+    }
+
+    /// For one statement of the worker.
+    pub(crate) async fn worker_reader(&self) -> Result<Session, StoreError> {
+        self.trusting(Session::plain(&self.worker, self.options.pooled).await)
+    }
+
+    /// For several statements of the worker.
+    pub(crate) async fn worker_writer(&self, begin: Begin) -> Result<Session, StoreError> {
+        self.trusting(Session::transaction(&self.worker, self.options.pooled, begin).await)
+    }
+
+    /// Commits what went well; what did not is rolled back.
+    pub(crate) async fn end<T>(&self, session: Session, result: Result<T, Fault>) -> Result<T, StoreError> {
+        let result = match result {
+            Ok(value) => session.commit().await.map(|()| value),
+            Err(fault) => {
+                if let Fault::Sql(error) = &fault
+                    && breaks_connection(error)
+                {
+                    // Nothing can be rolled back on it, and nobody should get it again.
+                    session.discard();
+                }
+                Err(fault)
+            }
+        };
+        self.trusting(result)
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.api
+    }
+
+    fn trusting<T>(&self, result: Result<T, Fault>) -> Result<T, StoreError> {
+        if let Err(Fault::Sql(error)) = &result
+            && breaks_connection(error)
+        {
+            self.trust.lose();
+        }
+        Ok(result?)
+    }
+}

@@ -1,0 +1,222 @@
+//! An engine whose host emits inside its own transactions.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken test panics")]
+
+mod scene;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scene::Scene;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use webhook_core::store::{EventFilter, PageRequest};
+use webhook_core::transport::RecordingTransport;
+use webhook_core::{
+    Conflict, Emitted, Error, NewEvent, Options, Prepared, Role, SubscriptionDraft, TenantId, Webhooks,
+};
+use webhook_store_postgres::PostgresStore;
+
+/// An engine on a database, with a transport that records, and the host's own connections to it.
+struct Engine {
+    webhooks: Webhooks,
+    tenant: TenantId,
+    transport: RecordingTransport,
+    host: PgPool,
+    _scene: Scene,
+}
+
+impl Engine {
+    async fn new() -> Self {
+        let scene = Scene::new();
+        let store = scene.open().await;
+        let transport = RecordingTransport::new();
+        let mut options = Options::default();
+        // So that nothing but a wake-up lets a worker look.
+        options.poll_interval = Duration::from_secs(3600);
+        let webhooks = Webhooks::builder(Arc::new(store))
+            .transport(Arc::new(transport.clone()))
+            .options(options)
+            .build()
+            .expect("it builds");
+        let host = scene.host().await;
+        Self { webhooks, tenant: TenantId::default(), transport, host, _scene: scene }
+    }
+
+    async fn subscribe(&self, pattern: &str) {
+        let draft = SubscriptionDraft::new("https://example.com/hook").with_events([pattern]).expect("a pattern");
+        self.webhooks.subscribe(&self.tenant, draft).await.expect("it subscribes");
+    }
+
+    async fn prepare(&self, event: NewEvent) -> Prepared {
+        self.webhooks.prepare(&self.tenant, event).await.expect("it prepares")
+    }
+
+    async fn emit_and_commit(&self, prepared: &Prepared) -> Result<Emitted, Error> {
+        let mut transaction = self.host.begin().await.expect("it begins");
+        let emitted = PostgresStore::emit_in(&mut transaction, prepared).await;
+        transaction.commit().await.expect("it commits");
+        emitted
+    }
+
+    async fn accepted(&self) -> usize {
+        let page = self.webhooks.events(&self.tenant, &EventFilter::default(), PageRequest::newest(100)).await;
+        page.expect("it lists").items.len()
+    }
+}
+
+fn event(payload: &'static str) -> NewEvent {
+    NewEvent::new("order.created".parse().expect("a type"), payload)
+}
+
+async fn first_bodies(engine: &Engine, count: usize) -> Vec<String> {
+    let requests = tokio::time::timeout(Duration::from_secs(20), engine.transport.wait_for(count)).await;
+    let requests = requests.expect("it is delivered");
+    requests.iter().map(|request| String::from_utf8_lossy(&request.body).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_rolled_back_event_is_gone_and_a_committed_one_wakes_the_worker() {
+    let engine = Engine::new().await;
+    engine.subscribe("order.*").await;
+    let running = Running::start(&engine).await;
+
+    let prepared = engine.prepare(event("1")).await;
+    let mut transaction = engine.host.begin().await.expect("it begins");
+    let emitted = PostgresStore::emit_in(&mut transaction, &prepared).await.expect("it emits");
+    assert_eq!(emitted.deliveries, 1);
+    transaction.rollback().await.expect("it rolls back");
+    assert_eq!(engine.accepted().await, 0);
+
+    // Nobody calls `wake`: the NOTIFY of the commit does it.
+    engine.emit_and_commit(&engine.prepare(event("2")).await).await.expect("it emits");
+    assert_eq!(engine.accepted().await, 1);
+    assert_eq!(first_bodies(&engine, 1).await, ["2"]);
+    running.stop().await;
+    assert_eq!(engine.transport.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn emitted_quietly_it_waits_until_somebody_wakes_the_worker() {
+    let engine = Engine::new().await;
+    engine.subscribe("order.*").await;
+    let running = Running::start(&engine).await;
+    let mut transaction = engine.host.begin().await.expect("it begins");
+    let prepared = engine.prepare(event("1")).await;
+    PostgresStore::emit_quietly_in(&mut transaction, &prepared).await.expect("it emits");
+    transaction.commit().await.expect("it commits");
+    // What is emitted with a NOTIFY by another host is heard, and both go.
+    engine.webhooks.wake();
+    assert_eq!(first_bodies(&engine, 1).await, ["1"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn any_client_can_emit_by_the_sql_function() {
+    let engine = Engine::new().await;
+    engine.subscribe("order.*").await;
+    engine.subscribe("invoice.**").await;
+    let running = Running::start(&engine).await;
+    let mut transaction = engine.host.begin().await.expect("it begins");
+    let emit = "SELECT webhook.emit('default', 'order.created', convert_to('{\"id\":7}', 'UTF8'))";
+    let id: uuid::Uuid = sqlx::query_scalar(emit).fetch_one(&mut *transaction).await.expect("it emits");
+    transaction.commit().await.expect("it commits");
+    assert_eq!(first_bodies(&engine, 1).await, [r#"{"id":7}"#]);
+    let id = webhook_core::EventId::from_uuid(id);
+    let (event, _, deliveries) = engine.webhooks.event_status(&engine.tenant, id).await.expect("it is there");
+    assert_eq!(id.as_uuid().get_version_num(), 7);
+    assert_eq!((event.deliveries, deliveries.len()), (1, 1));
+    running.stop().await;
+
+    for (call, reason) in [
+        ("webhook.emit('not a tenant', 'a', '')", "tenant"),
+        ("webhook.emit('default', 'a..b', '')", "event type"),
+        ("webhook.emit('default', 'a', NULL)", "payload"),
+        ("webhook.emit('default', 'a', '', E'x\ny')", "media type"),
+    ] {
+        let refused = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {call}"))).execute(&engine.host).await;
+        let error = refused.expect_err(call).to_string();
+        assert!(error.contains(reason), "{call}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_sql_function_selects_as_patterns_do() {
+    let engine = Engine::new().await;
+    let types = ["order", "order.created", "order.line.added", "orderx.created", "order_created", "a-b/c:d.e"];
+    let patterns =
+        ["**", "order", "order.*", "order.**", "*.created", "*", "*.*.*", "a-b/c:d.*", "order.created", "*.**"];
+    for pattern in patterns {
+        let parsed: webhook_core::EventPattern = pattern.parse().expect("a pattern");
+        for event_type in types.map(Some).into_iter().chain([None]) {
+            let selected: bool = sqlx::query_scalar("SELECT webhook.selects($1, $2)")
+                .bind(pattern)
+                .bind(event_type)
+                .fetch_one(&engine.host)
+                .await
+                .expect("it answers");
+            let wanted = parsed.matches(event_type.map(|text| text.parse().expect("a type")).as_ref());
+            assert_eq!(selected, wanted, "{pattern} {event_type:?}");
+        }
+    }
+}
+
+/// An engine's worker that runs and listens.
+struct Running {
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(engine: &Engine) -> Self {
+        let shutdown = CancellationToken::new();
+        let (webhooks, token) = (engine.webhooks.clone(), shutdown.clone());
+        let task = tokio::spawn(async move { webhooks.run(Role::Worker, token).await });
+        let listening =
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()";
+        while sqlx::query_scalar::<_, i64>(listening).fetch_one(&engine.host).await.expect("it answers") == 0 {
+            tokio::task::yield_now().await;
+        }
+        Self { shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.expect("it stops");
+    }
+}
+
+#[tokio::test]
+async fn subscriptions_that_changed_since_the_event_was_prepared_are_matched_again() {
+    let engine = Engine::new().await;
+    let prepared = engine.prepare(event("1")).await;
+    assert!(prepared.unit().items[0].deliveries.is_empty());
+    for pattern in ["order.created", "invoice.*", "**"] {
+        engine.subscribe(pattern).await;
+    }
+    let emitted = engine.emit_and_commit(&prepared).await.expect("it emits");
+    assert_eq!(emitted.deliveries, 2);
+    let (_, _, deliveries) = engine.webhooks.event_status(&engine.tenant, emitted.id).await.expect("it is there");
+    assert_eq!(deliveries.len(), 2);
+}
+
+#[tokio::test]
+async fn an_event_prepared_for_another_database_is_refused() {
+    let (engine, other) = (Engine::new().await, Engine::new().await);
+    other.subscribe("**").await;
+    let emitted = engine.emit_and_commit(&other.prepare(event("1")).await).await;
+    assert!(matches!(&emitted, Err(Error::Store(error)) if !error.is_retryable()), "{emitted:?}");
+    assert_eq!(engine.accepted().await, 0);
+}
+
+#[tokio::test]
+async fn a_key_used_again_gives_the_first_event_and_another_body_is_a_conflict() {
+    let engine = Engine::new().await;
+    let keyed = |payload| event(payload).with_key("order-7");
+    let first = engine.webhooks.emit(&engine.tenant, keyed("1")).await.expect("it emits");
+    let again = engine.emit_and_commit(&engine.prepare(keyed("1")).await).await.expect("it emits");
+    assert_eq!((again.id, again.duplicate), (first.id, true));
+    let other = engine.emit_and_commit(&engine.prepare(keyed("2")).await).await;
+    assert!(matches!(other, Err(Error::Conflict(Conflict::KeyReused))), "{other:?}");
+    assert_eq!(engine.accepted().await, 1);
+}

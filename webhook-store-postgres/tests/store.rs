@@ -1,0 +1,248 @@
+//! Opening, migrating and closing a store, and sharing a database with the host and with other processes.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken test panics")]
+
+mod scene;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use scene::{Scene, accept, at, claim, subscribe, unit, uuid};
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use webhook_core::store::{
+    AddedDelivery, DeliveryStore, EventStore, HistoryStore, MaintenanceStore, NextStep, Outcome, PruneRequest,
+    Recorded, RetryOutcome, SubscriptionStore,
+};
+use webhook_core::{DeliveryId, DeliveryState, EventId, Generation, StoreError, TenantId};
+use webhook_store_postgres::{OpenError, PostgresStore};
+
+#[tokio::test]
+async fn a_closed_store_is_unavailable() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    store.close().await;
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.accept(at(0), &[]).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_unavailable_and_one_that_is_not_there_is_not() {
+    let error = PostgresStore::open("postgres://postgres@127.0.0.1:1/x").await.expect_err("nobody listens");
+    assert!(matches!(&error, OpenError::Store(StoreError::Unavailable(_))), "{error:?}");
+    let scene = Scene::new();
+    let (server, _) = scene.database.url().rsplit_once('/').expect("a URL");
+    let error = PostgresStore::open(&format!("{server}/no_such_database")).await.expect_err("there is none");
+    assert!(matches!(&error, OpenError::Store(StoreError::Other(_))), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_missing_schema_is_told_and_migrating_mends_it() {
+    let scene = Scene::new();
+    let store = PostgresStore::connect(scene.options()).await.expect("it connects");
+    assert_eq!(store.schema_version().await.expect("it answers"), None);
+    assert!(store.migration_status().await.expect("it answers").iter().all(|migration| !migration.applied));
+    let error = store.generations(&[TenantId::default()]).await.expect_err("no tables");
+    assert!(matches!(error, StoreError::Schema(_)), "{error:?}");
+    let error = store.accept(at(0), &[]).await.expect_err("no function");
+    assert!(matches!(error, StoreError::Schema(_)), "{error:?}");
+    for _ in 0..2 {
+        store.migrate().await.expect("it migrates");
+        let status = store.migration_status().await.expect("it answers");
+        let newest = status.last().map(|migration| migration.version);
+        assert_eq!(store.schema_version().await.expect("it answers"), newest);
+    }
+    store.ping().await.expect("it works");
+}
+
+#[tokio::test]
+async fn many_processes_migrate_at_once() {
+    let scene = Scene::new();
+    let stores = join_all((0..8).map(|_| PostgresStore::open(scene.database.url()))).await;
+    for store in stores {
+        store.expect("it opens").ping().await.expect("it works");
+    }
+}
+
+#[tokio::test]
+async fn the_hosts_own_migrations_live_beside_the_stores() {
+    let scene = Scene::new();
+    let host = Migrator::with_migrations(vec![Migration::new(
+        7,
+        "invoice".into(),
+        MigrationType::Simple,
+        "CREATE TABLE invoice (id integer PRIMARY KEY)".into_sql_str(),
+        false,
+    )]);
+    let pool = scene.host().await;
+    // The host's migration lock is held by somebody all the while: ours is another one.
+    let mut holder = pool.acquire().await.expect("a connection");
+    sqlx::migrate::Migrate::lock(&mut *holder).await.expect("it locks");
+    let store = scene.open().await;
+    sqlx::migrate::Migrate::unlock(&mut *holder).await.expect("it unlocks");
+    host.run(&pool).await.expect("the host migrates");
+    store.migrate().await.expect("the store migrates again");
+    host.run(&pool).await.expect("the host migrates again");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let sql = "INSERT INTO webhook._migrations (version, description, success, checksum, execution_time)
+               VALUES (9999, 'of tomorrow', true, '', 0)";
+    sqlx::query(sql).execute(&scene.host().await).await.expect("it inserts");
+    let error = store.migrate().await.expect_err("it is newer");
+    assert!(matches!(&error, StoreError::Schema(reason) if reason.contains("9999")), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_clock_follows_the_database() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let clock = store.clock();
+    let theirs: i64 = sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+        .fetch_one(&scene.host().await)
+        .await
+        .expect("it answers");
+    let apart = (clock.now().as_millis() - theirs).abs();
+    assert!(apart < 500, "{apart} ms apart");
+}
+
+#[tokio::test]
+async fn asking_again_with_the_same_events_stores_them_once() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (subscription, generation) = subscribe(&store, 1).await;
+    for _ in 0..2 {
+        accept(&store, unit(subscription, generation, 2)).await;
+    }
+    assert_eq!(claim(&store, at(1), 1).await.leases.len(), 1);
+}
+
+#[tokio::test]
+async fn batches_of_any_size_are_stored_whole() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (subscription, _) = subscribe(&store, 1).await;
+    let mut next = 100;
+    for size in [1, 2, 3, 64, 65, 1000] {
+        let units: Vec<_> = (next..next + size).map(|number| unit(subscription, Generation::new(1), number)).collect();
+        store.accept(at(0), &units).await.expect("it works");
+        let ids: Vec<_> =
+            (next..next + size).map(|number| (TenantId::default(), EventId::from_uuid(uuid(number)))).collect();
+        assert_eq!(store.load_events(&ids).await.expect("it works").len() as u64, size);
+        next += size;
+    }
+}
+
+#[tokio::test]
+async fn a_key_with_a_nul_is_a_key() {
+    use webhook_core::store::{AcceptOutcome, IdempotencyKey, ItemOutcome};
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (subscription, generation) = subscribe(&store, 1).await;
+    for number in [2, 3] {
+        let mut keyed = unit(subscription, generation, number);
+        keyed.items[0].key = Some(IdempotencyKey::new("event", "a\0b".to_owned(), [7; 32], at(1000)));
+        let outcomes = store.accept(at(0), &[keyed]).await.expect("it works");
+        let AcceptOutcome::Done(items) = &outcomes[0] else { panic!("{outcomes:?}") };
+        assert_eq!(matches!(items[0], ItemOutcome::Duplicate(_)), number == 3, "{items:?}");
+    }
+}
+
+/// Everything works through a pooler in transaction mode, where no two calls may count on the same session.
+#[tokio::test]
+async fn behind_a_pooler_nothing_is_left_in_the_session() {
+    let scene = Scene::new();
+    scene.open().await.close().await;
+    let store =
+        PostgresStore::connect(scene.options().behind_pooler().with_max_connections(4)).await.expect("it connects");
+    assert!(store.notifier().is_none());
+    let (subscription, generation) = subscribe(&store, 1).await;
+    accept(&store, unit(subscription, generation, 2)).await;
+    let lease = claim(&store, at(1), 1).await.leases.pop().expect("a lease");
+    let outcome =
+        Outcome::new(TenantId::default(), lease.delivery, lease.token, NextStep::End(DeliveryState::Delivered, None));
+    assert_eq!(store.record(at(2), &[outcome]).await.expect("it works"), [Recorded::Done]);
+    let host = scene.host().await;
+    let prepared: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements").fetch_one(&host).await.expect("a count");
+    assert_eq!(prepared, 1, "the host's own query alone");
+}
+
+#[tokio::test]
+async fn pruning_spares_what_is_opened_again_at_the_same_moment() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (subscription, generation) = subscribe(&store, 1).await;
+    accept(&store, unit(subscription, generation, 2)).await;
+    let lease = claim(&store, at(1), 1).await.leases.pop().expect("a lease");
+    let end = NextStep::End(DeliveryState::Exhausted, None);
+    store
+        .record(at(1), &[Outcome::new(TenantId::default(), lease.delivery, lease.token, end)])
+        .await
+        .expect("it works");
+
+    // Whoever opens it again has not committed yet when the pruning begins.
+    let host = scene.host().await;
+    let mut transaction = host.begin().await.expect("it begins");
+    let sql = "UPDATE webhook.delivery SET state = 0, completed_at = NULL, next_at = 0 WHERE id = $1";
+    sqlx::query(sql).bind(lease.delivery.as_uuid()).execute(&mut *transaction).await.expect("it opens");
+    let pruning = tokio::spawn({
+        let store = store.clone();
+        let request = PruneRequest { ended_before: at(100_000), now: at(100_000), cursor: None, limit: 100 };
+        async move { store.prune(request).await.expect("it works") }
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&host).await.expect("it answers") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    transaction.commit().await.expect("it commits");
+    assert_eq!(pruning.await.expect("it ends").events, 0);
+    assert!(store.delivery(&TenantId::default(), lease.delivery).await.expect("it works").is_some());
+    assert_eq!(claim(&store, at(100_001), 2).await.leases.len(), 1);
+}
+
+#[tokio::test]
+async fn deliveries_added_to_an_event_that_is_pruned_meanwhile_are_not_left_alone() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (subscription, generation) = subscribe(&store, 1).await;
+    let mut nobodys = unit(subscription, generation, 2);
+    nobodys.items[0].deliveries.clear();
+    accept(&store, nobodys).await;
+    let event = EventId::from_uuid(uuid(2));
+    let added = [AddedDelivery { id: DeliveryId::from_uuid(uuid(3)), event }];
+    let request = PruneRequest { ended_before: at(100_000), now: at(100_000), cursor: None, limit: 100 };
+    let (tenant, now) = (TenantId::default(), at(100_000));
+    let (added, pruned) = tokio::join!(store.add_deliveries(&tenant, subscription, &added, now), store.prune(request));
+    let there = store.event(&tenant, event).await.expect("it works").is_some();
+    match (added.expect("it works"), pruned.expect("it works").events) {
+        (1, 0) => assert!(there),
+        (0, 1) => assert!(!there),
+        other => panic!("both or neither: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn retry_waits_for_nobody_who_claims() {
+    let scene = Scene::new();
+    let (store, other) = (scene.open().await, scene.open().await);
+    let (subscription, generation) = subscribe(&store, 1).await;
+    for number in 10..60 {
+        accept(&store, unit(subscription, generation, number)).await;
+    }
+    let retries = join_all((10..60).map(|number| {
+        let store = store.clone();
+        async move { store.retry(&TenantId::default(), DeliveryId::from_uuid(uuid(number)), at(1)).await }
+    }));
+    let claims = join_all((0..10).map(|token| claim(&other, at(1), token + 1)));
+    let (retries, claims) = tokio::join!(retries, claims);
+    for retried in retries {
+        assert!(matches!(retried, Ok(RetryOutcome::Done | RetryOutcome::Leased)), "{retried:?}");
+    }
+    // What was locked for a moment is skipped, and there the next time.
+    let rest = claim(&other, at(1), 99).await.leases.len();
+    assert_eq!(claims.iter().map(|claimed| claimed.leases.len()).sum::<usize>() + rest, 50);
+}
