@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod captures;
 mod child;
+mod claims;
 mod database;
 mod engine;
 mod floor;
@@ -34,11 +36,15 @@ struct Plan {
     #[arg(long, value_enum, default_values = ["memory", "sqlite"], value_delimiter = ',')]
     store: Vec<StoreKind>,
     /// Who tells workers what is due.
-    #[arg(long, value_enum, default_value = "none")]
-    queue: QueueKind,
+    #[arg(long, value_enum, default_values = ["none"], value_delimiter = ',')]
+    queue: Vec<QueueKind>,
     /// Through the library, or through HTTP, one event per POST /events.
     #[arg(long, value_enum, default_values = ["library", "http"], value_delimiter = ',')]
     through: Vec<Way>,
+    /// Processes that deliver, beside one that only accepts; with none that one does both. Only on PostgreSQL and through
+    /// HTTP are there others.
+    #[arg(long, default_values = ["0"], value_delimiter = ',')]
+    workers: Vec<usize>,
     /// Callers that emit at the same time.
     #[arg(long, default_values = ["32"], value_delimiter = ',')]
     concurrency: Vec<usize>,
@@ -61,6 +67,14 @@ struct Plan {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Claims, loads and records on PostgreSQL among few rows and many.
+    Claims {
+        /// Open rows of the large tables, and as many that ended.
+        #[arg(long, default_value_t = 10_000_000)]
+        rows: u64,
+    },
+    /// Sends requests to a capture path, beside bare inserts of the same rows.
+    Captures(captures::Plan),
     /// The receiver (started by the program itself).
     Receiver,
     /// The engine behind HTTP (started by the program itself).
@@ -69,8 +83,11 @@ enum Part {
         #[arg(long, value_enum)]
         store: StoreKind,
         /// Who tells workers what is due.
+        #[arg(long)]
+        queue: engine::Queue,
+        /// What the process does.
         #[arg(long, value_enum)]
-        queue: QueueKind,
+        role: engine::Duty,
         /// The database: a file or a URL.
         #[arg(long)]
         database: String,
@@ -89,6 +106,8 @@ enum StoreKind {
 enum QueueKind {
     None,
     Memory,
+    /// A Redis server that the program starts.
+    Redis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,7 +135,9 @@ fn main() -> Result<(), Error> {
     runtime.block_on(async {
         match arguments.part {
             Some(Part::Receiver) => receiver::serve().await,
-            Some(Part::Engine { store, queue, database }) => engine::serve(store, queue, &database).await,
+            Some(Part::Engine { store, queue, role, database }) => engine::serve(store, &queue, role, &database).await,
+            Some(Part::Claims { rows }) => claims::all(arguments.plan.folder.as_deref(), rows).await,
+            Some(Part::Captures(plan)) => captures::all(plan).await,
             None => run::all(arguments.plan).await,
         }
     })

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::MethodRouter;
+use tokio::sync::Semaphore;
 use webhook_core::Webhooks;
 
 use crate::auth::{Authenticator, NoAuth};
+use crate::captured_body::CaptureBudget;
 use crate::envelope::EnvelopeLayer;
 use crate::options::ApiOptions;
 use crate::problem::unknown_method;
@@ -45,6 +47,9 @@ pub(crate) struct ApiState {
     pub(crate) readiness: Readiness,
     pub(crate) duty: Duty,
     pub(crate) metrics: Renderer,
+    pub(crate) capture_budget: CaptureBudget,
+    /// Places for streams and waits.
+    pub(crate) followers: Arc<Semaphore>,
 }
 
 /// Writes the figures in the text format of Prometheus, where the host has some.
@@ -124,6 +129,14 @@ impl Api<Answered> {
         self.finish(routes::sending())
     }
 
+    /// The routes about capture paths, and `/webhook/…`, which is public.
+    pub fn capturing_router<S>(&self) -> Router<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        self.finish(routes::capturing())
+    }
+
     /// Health, metrics and the API's description.
     pub fn operating_router<S>(&self) -> Router<S>
     where
@@ -145,7 +158,7 @@ impl Api<Answered> {
     where
         S: Clone + Send + Sync + 'static,
     {
-        self.sending_router().merge(self.operating_router())
+        self.sending_router().merge(self.capturing_router()).merge(self.operating_router())
     }
 
     fn finish<S>(&self, routes: Routes) -> Router<S> {
@@ -156,6 +169,8 @@ impl Api<Answered> {
             readiness: self.readiness.clone(),
             duty: self.duty,
             metrics: self.metrics.clone(),
+            capture_budget: CaptureBudget::new(self.options.capture_budget),
+            followers: Arc::new(Semaphore::new(self.options.max_followers.min(Semaphore::MAX_PERMITS))),
         });
         let envelope = EnvelopeLayer(Arc::clone(&state));
         routes.0.method_not_allowed_fallback(unknown_method).layer(envelope).with_state(state)
@@ -174,6 +189,11 @@ impl Routes {
     /// One path, with and without a trailing slash.
     pub(crate) fn route(self, path: &str, methods: MethodRouter<Arc<ApiState>>) -> Self {
         self.route_apart(path, methods.clone(), methods)
+    }
+
+    /// Everything below one path and its slash.
+    pub(crate) fn route_below(self, path: &str, methods: MethodRouter<Arc<ApiState>>) -> Self {
+        Self(self.0.route(&format!("{path}/{{*below}}"), methods))
     }
 
     /// One path whose answer depends on the trailing slash.

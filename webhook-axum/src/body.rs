@@ -56,7 +56,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.strip_prefix("application/").is_some_and(|subtype| subtype.len() > 5 && subtype.ends_with("+json"))
 }
 
-fn is<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+/// Whether an `E` is anywhere in the error.
+pub(crate) fn is<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if error.is::<E>() {

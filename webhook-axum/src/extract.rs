@@ -62,13 +62,46 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let malformed = || Problem::bad_request("malformed_id", "the id in the path is not a UUID");
-        // Taken by name, so that parameters of a host's own prefix do not matter.
-        let Path(named) =
-            Path::<Vec<(String, String)>>::from_request_parts(parts, state).await.map_err(|_| malformed())?;
-        let id = named.iter().rev().find(|(name, _)| name == "id").ok_or_else(malformed)?;
-        id.1.parse().map(Self).map_err(|_| malformed())
+        let id = named(parts, state, "id").await.and_then(|id| id.parse().ok());
+        id.map(Self).ok_or_else(malformed_id)
     }
+}
+
+/// The `{path_id}` of the path: the name of a capture path.
+#[derive(Debug)]
+pub(crate) struct CapturePathId(pub(crate) webhook_core::PathId);
+
+impl<S: Send + Sync> FromRequestParts<S> for CapturePathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let name = named(parts, state, "path_id").await.and_then(|name| name.parse().ok());
+        // What cannot be a name is one of no path.
+        name.map(Self).ok_or_else(|| webhook_core::Error::NotFound(webhook_core::Noun::Path).into())
+    }
+}
+
+/// The `{request_id}` of the path: the id of a captured request.
+#[derive(Debug)]
+pub(crate) struct CaptureRequestId(pub(crate) wire::Id);
+
+impl<S: Send + Sync> FromRequestParts<S> for CaptureRequestId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = named(parts, state, "request_id").await.and_then(|id| id.parse().ok());
+        id.map(Self).ok_or_else(malformed_id)
+    }
+}
+
+fn malformed_id() -> Problem {
+    Problem::bad_request("malformed_id", "the id in the path is not a UUID")
+}
+
+/// A parameter of the path, taken by name, so that those of a host's own prefix do not matter.
+async fn named<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Option<String> {
+    let Path(named) = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await.ok()?;
+    named.into_iter().rev().find(|(given, _)| given == name).map(|(_, value)| value)
 }
 
 /// The `Idempotency-Key`, if there is one: 1 to 255 visible ASCII characters.

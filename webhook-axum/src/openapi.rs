@@ -12,7 +12,8 @@ use crate::routes;
 #[openapi(
     info(
         title = "Webhook API",
-        description = "Sends webhooks: subscriptions say where events go, deliveries and attempts show how they fare.",
+        description = "Sends webhooks: subscriptions say where events go, deliveries and attempts show how they fare. \
+                       Captures them: paths keep every request that reaches them, byte for byte.",
     ),
     servers((url = ".", description = "Where this description was read")),
     paths(
@@ -41,6 +42,23 @@ use crate::routes;
         routes::deliveries::cancel_delivery,
         routes::stats::get_stats,
         routes::stats::list_activity,
+        routes::paths::create_path,
+        routes::paths::list_paths,
+        routes::paths::get_path,
+        routes::paths::update_path,
+        routes::paths::delete_path,
+        routes::paths::get_path_stats,
+        routes::paths::get_dashboard_stats,
+        routes::capture::capture_request,
+        routes::captured::list_captured_requests,
+        routes::captured::get_captured_request,
+        routes::captured::get_captured_body,
+        routes::captured::delete_captured_request,
+        routes::captured::delete_captured_requests,
+        routes::captured::replay_captured_request,
+        routes::follow::stream_captured_requests,
+        routes::follow::wait_for_captured_request,
+        routes::export::export_captured_requests,
         routes::health::get_health,
         routes::health::get_liveness,
         routes::health::get_readiness,
@@ -110,22 +128,25 @@ struct Problems;
 impl Modify for Problems {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         for (path, item) in &mut document.paths.paths {
-            let has_id = path.contains("{id}");
+            let has_id = path.contains('{');
             for operation in operations(item) {
                 let id = operation.operation_id.clone().unwrap_or_default();
-                let health = path.starts_with("/health");
+                let capture = id == "capture_request";
+                let public = capture || path.starts_with("/health");
                 let takes_body = operation.request_body.is_some();
+                let takes_json = takes_body && id != "ingest" && !capture;
                 let takes_query = operation.parameters.as_ref().is_some_and(|given| !given.is_empty()) || takes_body;
-                let conflicts = takes_body || matches!(id.as_str(), "retry_delivery" | "cancel_delivery");
+                let conflicts = takes_body && !capture || matches!(id.as_str(), "retry_delivery" | "cancel_delivery");
                 let possible = [
                     (takes_body || has_id, "400", "The body is not JSON, or the id is not a UUID"),
-                    (!health, "401", "The credentials are missing or not valid"),
-                    (!health, "403", "The credentials do not allow this"),
+                    (!public, "401", "The credentials are missing or not valid"),
+                    (!public, "403", "The credentials do not allow this"),
                     (has_id || path == "/metrics", "404", "There is no such thing"),
                     (conflicts, "409", "It contradicts what is"),
                     (takes_body, "413", "The body is too large"),
-                    (takes_body && id != "ingest", "415", "The body is not JSON"),
-                    (takes_query, "422", "Something given is not acceptable: `errors` names the fields"),
+                    (capture, "408", "The body took too long to arrive"),
+                    (takes_json, "415", "The body is not JSON"),
+                    (takes_query && !capture, "422", "Something given is not acceptable: `errors` names the fields"),
                     (true, "500", "Something went wrong"),
                     (true, "503", "Not possible at present: ask again"),
                 ];

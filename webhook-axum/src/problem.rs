@@ -70,7 +70,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
-    fn unknown_method() -> Self {
+    pub(crate) fn unknown_method() -> Self {
         let detail = "this route does not have that method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
     }
@@ -84,7 +84,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong here; it was logged")
     }
 
-    fn unavailable() -> Self {
+    pub(crate) fn unavailable() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "not possible at present; ask again")
     }
 
@@ -152,9 +152,14 @@ impl From<Conflict> for Problem {
             Conflict::Ended => "delivery_ended",
             Conflict::SubscriptionDeleted => "subscription_deleted",
             Conflict::Changed => "changed",
+            Conflict::PathTaken => "path_taken",
             _ => "conflict",
         };
-        Self::new(StatusCode::CONFLICT, code, conflict.to_string())
+        let mut problem = Self::new(StatusCode::CONFLICT, code, conflict.to_string());
+        if conflict == Conflict::PathTaken {
+            problem.errors.insert("path_id".to_owned(), vec!["taken".to_owned()]);
+        }
+        problem
     }
 }
 

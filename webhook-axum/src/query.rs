@@ -159,6 +159,25 @@ impl FromStr for Cursor {
     }
 }
 
+/// A parameter that is true or false.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flag {
+    On,
+    Off,
+}
+
+impl FromStr for Flag {
+    type Err = Cow<'static, str>;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "true" | "1" => Ok(Self::On),
+            "false" | "0" => Ok(Self::Off),
+            _ => Err(Cow::Borrowed("true or false")),
+        }
+    }
+}
+
 /// Digits alone: number parsers also take a sign.
 #[derive(Clone, Copy, Debug)]
 struct Whole(u64);

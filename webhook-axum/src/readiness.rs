@@ -1,7 +1,6 @@
 //! Whether the process should get requests.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_util::sync::CancellationToken;
 
 /// What `/health/ready` answers for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,20 +13,26 @@ pub enum Duty {
     Deliveries,
 }
 
-/// Tells `/health/ready` that the process is stopping. Cheap to clone; all clones are the same.
+/// Tells `/health/ready`, and whoever follows a capture path, that the process is stopping. Cheap to clone; all clones
+/// are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    stopping: Arc<AtomicBool>,
+    stopping: CancellationToken,
 }
 
 impl Readiness {
-    /// From now on `/health/ready` answers 503, so that no new requests are sent here.
+    /// From now on `/health/ready` answers 503, so that no new requests are sent here, and streams end.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.cancel();
     }
 
     /// Whether [`Readiness::stop`] was called.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stopping.is_cancelled()
+    }
+
+    /// Until [`Readiness::stop`] is called.
+    pub(crate) async fn stopped(&self) {
+        self.stopping.cancelled().await;
     }
 }

@@ -60,6 +60,10 @@ pub enum Noun {
     Event,
     /// A delivery.
     Delivery,
+    /// A capture path.
+    Path,
+    /// A captured request.
+    CapturedRequest,
 }
 
 impl std::fmt::Display for Noun {
@@ -68,6 +72,8 @@ impl std::fmt::Display for Noun {
             Self::Subscription => "subscription",
             Self::Event => "event",
             Self::Delivery => "delivery",
+            Self::Path => "path",
+            Self::CapturedRequest => "captured request",
         })
     }
 }
@@ -135,7 +141,10 @@ pub enum Conflict {
     /// The delivery's subscription was deleted.
     #[error("the delivery's subscription was deleted")]
     SubscriptionDeleted,
-    /// The subscription was changed by somebody else at the same time.
-    #[error("the subscription was changed at the same time")]
+    /// It was changed by somebody else at the same time.
+    #[error("it was changed at the same time")]
     Changed,
+    /// There is a capture path of that name already.
+    #[error("the path_id is taken")]
+    PathTaken,
 }

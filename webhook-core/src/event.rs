@@ -15,7 +15,7 @@ pub struct Event {
     pub tenant: TenantId,
     /// What happened; direct events may have none.
     pub event_type: Option<EventType>,
-    /// The `Content-Type` its attempts carry.
+    /// The `Content-Type` its attempts carry; none when it is empty.
     pub content_type: String,
     /// The exact bytes that were accepted.
     pub payload: Bytes,

@@ -78,10 +78,26 @@ uuid_id!(
     AttemptId
 );
 uuid_id!(
+    /// The id of a capture path itself, whatever it is called.
+    PathKey
+);
+uuid_id!(
+    /// The id of a captured request.
+    CaptureId
+);
+uuid_id!(
     /// What a delivery goes to, as far as fairness, limits and hints are concerned: a subscription, or a direct
     /// target's own key.
     TargetId
 );
+
+impl CaptureId {
+    /// The smallest one above it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(Uuid::from_u128(self.0.as_u128().saturating_add(1)))
+    }
+}
 
 impl From<SubscriptionId> for TargetId {
     fn from(id: SubscriptionId) -> Self {

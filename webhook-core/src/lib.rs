@@ -4,6 +4,7 @@ mod announcer;
 mod attempt;
 mod builder;
 mod cache;
+mod capture;
 mod clock;
 mod context;
 mod deliveries;
@@ -46,6 +47,11 @@ mod worker;
 pub use attempt::{Attempt, AttemptFailure, ErrorKind};
 pub use builder::{BuildError, WebhooksBuilder};
 pub use cache::{CacheError, SharedCache};
+pub use capture::{
+    CaptureFilter, CapturePath, CaptureWatch, Captured, CapturedRequest, CustomResponse, HeaderField, IncomingRequest,
+    LivePath, ParsePathIdError, PathCreated, PathDraft, PathId, PathSettings, PathVersion, Refusal, ReplayRequest,
+    Replayed, WatchEvent,
+};
 pub use clock::{Clock, SystemClock};
 pub use deliveries::DeliveryView;
 pub use delivery::{Delivery, DeliveryState, Hint, ParseDeliveryStateError, Reason};
@@ -57,7 +63,10 @@ pub use event::{Event, EventReceipt, EventSummary, Target};
 pub use event_type::{EventType, ParseEventTypeError};
 pub use events::EventStatus;
 pub use group_commit::{BatchLost, GroupCommit};
-pub use id::{AttemptId, DeliveryId, EventId, ParseIdError, ParseTenantError, SubscriptionId, TargetId, TenantId};
+pub use id::{
+    AttemptId, CaptureId, DeliveryId, EventId, ParseIdError, ParseTenantError, PathKey, SubscriptionId, TargetId,
+    TenantId,
+};
 #[cfg(feature = "encryption")]
 pub use keyring::{EncryptionKey, KeyringConfigError, ParseEncryptionKeyError};
 pub use keyring::{KeyId, Keyring, KeyringError, ParseKeyIdError, Sealed};

@@ -14,6 +14,14 @@ mod figures {
         counter!("webhook_deliveries_created_total").increment(deliveries as u64);
     }
 
+    pub(crate) fn captured() {
+        counter!("webhook_requests_captured_total").increment(1);
+    }
+
+    pub(crate) fn captures_pruned(requests: u64) {
+        counter!("webhook_captures_pruned_total").increment(requests);
+    }
+
     pub(crate) fn claimed(leases: usize, lost: u32, exhausted: u32) {
         counter!("webhook_leases_claimed_total").increment(leases as u64);
         counter!("webhook_leases_lost_total").increment(u64::from(lost));
@@ -73,6 +81,8 @@ mod figures {
     use crate::store::Backlog;
 
     pub(crate) fn accepted(_: usize) {}
+    pub(crate) fn captured() {}
+    pub(crate) fn captures_pruned(_: u64) {}
     pub(crate) fn claimed(_: usize, _: u32, _: u32) {}
     pub(crate) fn attempted(_: &Attempt) {}
     pub(crate) fn ended(_: DeliveryState, _: Option<Reason>) {}

@@ -34,6 +34,12 @@ pub struct Options {
     pub max_payload: usize,
     /// Bytes of payload that workers hold at once: 64 MiB.
     pub payload_budget: usize,
+    /// Bytes of a captured request's body that are read at most: 16 MiB.
+    pub capture_max_body: usize,
+    /// Bytes of a captured request's body that are kept at most, from its beginning: 1 MiB.
+    pub capture_prefix: usize,
+    /// How long captured requests are kept: 720 h.
+    pub capture_retention: Duration,
 }
 
 impl Default for Options {
@@ -53,6 +59,9 @@ impl Default for Options {
             max_fan_out: 10_000,
             max_payload: 1 << 20,
             payload_budget: 64 << 20,
+            capture_max_body: 16 << 20,
+            capture_prefix: 1 << 20,
+            capture_retention: Duration::from_secs(720 * 3600),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::context::Context;
 use crate::index::Indexes;
-use crate::store::PruneRequest;
+use crate::store::{CapturePruneRequest, PruneRequest};
 
 /// How often other processes' changes to subscriptions are looked for.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
@@ -63,6 +63,11 @@ impl Sweeper {
                 Ok(events) => tracing::info!(events, "history was pruned"),
                 Err(error) => tracing::warn!(%error, "history was not pruned; trying again at the next interval"),
             }
+            match self.clean_captures().await {
+                Ok(0) => {}
+                Ok(requests) => tracing::info!(requests, "captured requests were pruned"),
+                Err(error) => tracing::warn!(%error, "captured requests were not pruned; trying again later"),
+            }
             tokio::time::sleep(self.context.options.cleanup_interval).await;
         }
     }
@@ -83,6 +88,23 @@ impl Sweeper {
                 return Ok(events);
             }
             cursor = step.cursor.or(cursor);
+            tokio::time::sleep(PRUNE_PAUSE).await;
+        }
+    }
+
+    /// Removes captured requests that are old enough and paths that have expired, in small steps; how many requests went.
+    pub(crate) async fn clean_captures(&self) -> Result<u64, Error> {
+        let now = self.context.now();
+        let received_before = now - self.context.options.capture_retention;
+        let request = CapturePruneRequest { received_before, now, limit: PRUNE_STEP };
+        let mut requests = 0;
+        loop {
+            let step = self.context.store.prune_captured(request).await?;
+            requests += step.requests;
+            crate::metrics::captures_pruned(step.requests);
+            if !step.more {
+                return Ok(requests);
+            }
             tokio::time::sleep(PRUNE_PAUSE).await;
         }
     }

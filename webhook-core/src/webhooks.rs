@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::builder::WebhooksBuilder;
+use crate::capture::Capturer;
 use crate::context::Context;
 use crate::emit::Emitter;
 use crate::index::Indexes;
@@ -26,6 +27,7 @@ struct Engine {
     indexes: Arc<Indexes>,
     worker: Arc<Worker>,
     emitter: Emitter,
+    capturer: Capturer,
     sweeper: Sweeper,
 }
 
@@ -50,8 +52,9 @@ impl Webhooks {
         let indexes = Arc::new(Indexes::new(Arc::clone(&context)));
         let worker = Worker::new(Arc::clone(&context), Arc::clone(&indexes));
         let emitter = Emitter::new(Arc::clone(&context), Arc::clone(&indexes), Arc::clone(&worker));
+        let capturer = Capturer::new(Arc::clone(&context), Arc::clone(&worker));
         let sweeper = Sweeper::new(Arc::clone(&context), Arc::clone(&indexes));
-        Self { engine: Arc::new(Engine { context, indexes, worker, emitter, sweeper }) }
+        Self { engine: Arc::new(Engine { context, indexes, worker, emitter, capturer, sweeper }) }
     }
 
     /// Runs the engine until `shutdown` is cancelled: wake-ups and index refresh in every process, and in a
@@ -136,6 +139,10 @@ impl Webhooks {
 
     pub(crate) fn emitter(&self) -> &Emitter {
         &self.engine.emitter
+    }
+
+    pub(crate) fn capturer(&self) -> &Capturer {
+        &self.engine.capturer
     }
 
     pub(crate) fn worker(&self) -> &Worker {

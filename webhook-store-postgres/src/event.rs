@@ -56,7 +56,7 @@ async fn accept(conn: &mut PgConnection, now: Timestamp, units: &[AcceptUnit]) -
     let stored = key::stored(conn, AcceptPlan::keys_of(units)).await?;
     let plan = AcceptPlan::resolve(units, now, &generations, stored);
     // The generations are known to be the current ones: these are compared with what was read under the lock.
-    insert(conn, &[], &plan.events.iter().map(|item| (0, *item)).collect::<Vec<_>>()).await?;
+    insert_all(conn, &plan.events).await?;
     key::remember(conn, &plan.keys).await?;
     Ok(plan.outcomes)
 }
@@ -90,6 +90,14 @@ pub(crate) async fn accept_in(
         None => accept_unkeyed(conn, units).await?,
     };
     outcomes.into_iter().next().ok_or_else(|| StoreError::Other("a unit was left without an outcome".into()).into())
+}
+
+/// Inserts events with their deliveries, whatever the generations.
+pub(crate) async fn insert_all(conn: &mut PgConnection, items: &[&AcceptItem]) -> Result<(), Fault> {
+    if !items.is_empty() {
+        insert(conn, &[], &items.iter().map(|item| (0, *item)).collect::<Vec<_>>()).await?;
+    }
+    Ok(())
 }
 
 /// Inserts events with their deliveries, each with the number of its unit; the numbers of the units that are stale, of

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod capture;
+mod captured;
 mod claim;
 mod clock;
 mod delivery;
@@ -10,6 +12,7 @@ mod key;
 mod maintenance;
 mod notifier;
 mod options;
+mod path;
 mod rows;
 mod schema;
 mod session;

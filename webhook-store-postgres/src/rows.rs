@@ -1,14 +1,17 @@
 //! From rows to what core speaks of.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
+use webhook_core::store::{PathRecord, PathUsage};
 use webhook_core::{
-    Attempt, AttemptFailure, AttemptId, Delivery, DeliveryId, DeliveryState, DisabledReason, ErrorKind, Event, EventId,
-    EventSummary, EventType, Generation, Reason, Sealed, SubscriptionId, SubscriptionRecord, TenantId, Timestamp,
+    Attempt, AttemptFailure, AttemptId, CaptureId, CapturedRequest, Delivery, DeliveryId, DeliveryState,
+    DisabledReason, ErrorKind, Event, EventId, EventSummary, EventType, Generation, HeaderField, IncomingRequest,
+    PathId, PathKey, PathVersion, Reason, Sealed, SubscriptionId, SubscriptionRecord, TenantId, Timestamp,
 };
 
 use crate::error::Fault;
@@ -168,6 +171,70 @@ pub(crate) fn attempt(row: &PgRow) -> Result<Attempt, Fault> {
     attempt.response_body = Bytes::from(row.try_get::<Vec<u8>, _>("response_body")?);
     attempt.response_truncated = row.try_get("response_truncated")?;
     Ok(attempt)
+}
+
+/// Needs the columns of `webhook.path`.
+pub(crate) fn path(row: &PgRow) -> Result<PathRecord, Fault> {
+    let key = PathKey::from_uuid(id(row, "key")?);
+    let mut record = PathRecord::new(key, path_id(row)?, tenant(row)?, time(row, "created_at")?);
+    record.version = PathVersion::new(row.try_get("version")?);
+    record.settings = serde_json::from_str(row.try_get("settings")?)?;
+    record.response = row.try_get::<Option<Vec<u8>>, _>("response")?.map(Sealed::from_bytes);
+    record.expires_at = time_opt(row, "expires_at")?;
+    record.updated_at = time(row, "updated_at")?;
+    Ok(record)
+}
+
+fn path_id(row: &PgRow) -> Result<PathId, Fault> {
+    row.try_get::<&str, _>("path_id")?.parse().map_err(|_| Fault::corrupt("not a path_id"))
+}
+
+/// Needs the columns of `webhook.path_usage`.
+pub(crate) fn path_usage(row: &PgRow) -> Result<PathUsage, Fault> {
+    let mut usage = PathUsage::default();
+    usage.requests = big_count(row, "requests")?;
+    usage.bytes = big_count(row, "bytes")?;
+    usage.last_number = big_count(row, "last_number")?;
+    usage.last_id = id_opt(row, "last_id")?.map(CaptureId::from_uuid);
+    usage.last_request_at = time_opt(row, "last_request_at")?;
+    Ok(usage)
+}
+
+/// Needs the columns of `webhook.captured_request`, the path's `path_id`, and the body's length as `body_kept`.
+pub(crate) fn captured(row: &PgRow) -> Result<CapturedRequest, Fault> {
+    let mut request = IncomingRequest::new(row.try_get::<String, _>("method")?, row.try_get::<String, _>("path")?);
+    request.query = row.try_get("query")?;
+    request.headers = fields(row, "headers")?;
+    request.trailers = fields(row, "trailers")?;
+    request.http_version = row.try_get("http_version")?;
+    request.ip_address = address(row, "ip_address")?;
+    request.peer_address = address(row, "peer_address")?;
+    request.body = Bytes::from(row.try_get::<Vec<u8>, _>("body")?);
+    request.body_size = big_count(row, "body_size")?;
+    let hash: Vec<u8> = row.try_get("body_sha256")?;
+    request.body_sha256 = hash.try_into().map_err(|_| Fault::corrupt("not a SHA-256"))?;
+    request.body_truncated = row.try_get("body_truncated")?;
+    let id = CaptureId::from_uuid(id(row, "id")?);
+    let mut captured = CapturedRequest::new(id, tenant(row)?, path_id(row)?, request, time(row, "received_at")?);
+    captured.number = big_count(row, "number")?;
+    captured.body_kept = big_count(row, "body_kept")?;
+    captured.response_status = status(row, "response_status")?.unwrap_or_default();
+    Ok(captured)
+}
+
+fn fields(row: &PgRow, column: &str) -> Result<Vec<HeaderField>, Fault> {
+    let lines: &[u8] = row.try_get(column)?;
+    IncomingRequest::fields_of(lines).ok_or_else(|| Fault::corrupt(format!("{column} are no header fields")))
+}
+
+fn address(row: &PgRow, column: &str) -> Result<Option<IpAddr>, Fault> {
+    let text: Option<&str> = row.try_get(column)?;
+    text.map(|text| text.parse().map_err(|_| Fault::corrupt(format!("{column} is no address")))).transpose()
+}
+
+/// A count as the database holds it.
+pub(crate) fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Each row by `decode`.

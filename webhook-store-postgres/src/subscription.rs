@@ -140,15 +140,25 @@ pub(crate) async fn generations_locked(
     conn: &mut PgConnection,
     tenants: impl Iterator<Item = &TenantId> + Clone,
 ) -> Result<(HashMap<TenantId, Generation>, Option<i64>), Fault> {
+    lock_all_shared(conn, tenants.clone()).await?;
+    generations(conn, tenants).await
+}
+
+/// Keeps the tenants' subscriptions as they are until the transaction ends. In one order, so that nobody waits for
+/// somebody who waits for them.
+pub(crate) async fn lock_all_shared(
+    conn: &mut PgConnection,
+    tenants: impl Iterator<Item = &TenantId>,
+) -> Result<(), Fault> {
     sqlx::query(
         "SELECT pg_advisory_xact_lock_shared(l.key) FROM (
            SELECT DISTINCT webhook.tenant_lock(t.tenant) AS key FROM unnest($1::text[]) AS t (tenant) ORDER BY 1
          ) AS l",
     )
-    .bind(tenants.clone().map(TenantId::as_str).collect::<Vec<_>>())
-    .execute(&mut *conn)
+    .bind(tenants.map(TenantId::as_str).collect::<Vec<_>>())
+    .execute(conn)
     .await?;
-    generations(conn, tenants).await
+    Ok(())
 }
 
 /// Waits until nobody accepts events of the tenant, and keeps it so until the transaction ends: what changes then is

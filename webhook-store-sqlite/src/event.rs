@@ -63,8 +63,7 @@ pub(crate) async fn accept(
     let generations = subscription::generations(conn, units.iter().map(|unit| &unit.tenant)).await?;
     let stored = key::stored(conn, AcceptPlan::keys_of(units)).await?;
     let plan = AcceptPlan::resolve(units, now, &generations, stored);
-    insert_events(conn, &plan.events).await?;
-    insert_deliveries(conn, &plan.events).await?;
+    insert_all(conn, &plan.events).await?;
     key::remember(conn, &plan.keys).await?;
     Ok(plan.outcomes)
 }
@@ -83,6 +82,12 @@ pub(crate) async fn accept_in(
         .await?;
     let outcomes = accept(conn, now, std::slice::from_ref(unit)).await?;
     outcomes.into_iter().next().ok_or_else(|| StoreError::Other("a unit was left without an outcome".into()).into())
+}
+
+/// Inserts events with their deliveries.
+pub(crate) async fn insert_all(conn: &mut SqliteConnection, items: &[&AcceptItem]) -> Result<(), Fault> {
+    insert_events(conn, items).await?;
+    insert_deliveries(conn, items).await
 }
 
 /// Asking again with the same events changes nothing: the first answer may have been lost after the commit.

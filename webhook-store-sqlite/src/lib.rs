@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod bulk;
+mod capture;
+mod captured;
 mod claim;
 mod delivery;
 mod error;
@@ -11,6 +13,7 @@ mod lock;
 mod maintenance;
 mod options;
 mod pace;
+mod path;
 mod rows;
 mod schema;
 mod stats;

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use webhook_core::store::{AcceptOutcome, AcceptPlan, AcceptUnit, EventFilter, EventStore, Page, PageRequest};
+use webhook_core::store::{
+    AcceptItem, AcceptOutcome, AcceptPlan, AcceptUnit, EventFilter, EventStore, Page, PageRequest,
+};
 use webhook_core::{Event, EventId, EventSummary, StoreError, TenantId, Timestamp};
 
-use crate::JournalStore;
 use crate::page::page;
 use crate::rows::{DeliveryRow, EventRow};
 use crate::tables::Change;
+use crate::{JournalStore, Transaction};
 
 #[async_trait]
 impl EventStore for JournalStore {
@@ -25,16 +27,7 @@ impl EventStore for JournalStore {
                 .collect();
             let plan = AcceptPlan::resolve(units, now, &generations, stored);
             for item in plan.events {
-                let (event, given) = (&item.event, u32::try_from(item.deliveries.len()).unwrap_or(u32::MAX));
-                tx.put(Change::Event(EventRow::new(event, given)));
-                for new in &item.deliveries {
-                    let mut row =
-                        DeliveryRow::new(new.id, event.tenant.clone(), event.id, &new.target, event.created_at);
-                    if let Some(lease) = new.lease {
-                        (row.token, row.next_at) = (Some(lease.token.get()), lease.until);
-                    }
-                    tx.put(Change::Delivery(row));
-                }
+                tx.insert_event(item);
             }
             for key in plan.keys {
                 tx.put(Change::Key(key.into()));
@@ -69,5 +62,20 @@ impl EventStore for JournalStore {
         self.read(|tables| {
             ids.iter().filter_map(|(tenant, id)| tables.event(tenant, *id)).map(EventRow::event).collect()
         })
+    }
+}
+
+impl Transaction<'_> {
+    /// Puts an event with its deliveries.
+    pub(crate) fn insert_event(&mut self, item: &AcceptItem) {
+        let (event, given) = (&item.event, u32::try_from(item.deliveries.len()).unwrap_or(u32::MAX));
+        self.put(Change::Event(EventRow::new(event, given)));
+        for new in &item.deliveries {
+            let mut row = DeliveryRow::new(new.id, event.tenant.clone(), event.id, &new.target, event.created_at);
+            if let Some(lease) = new.lease {
+                (row.token, row.next_at) = (Some(lease.token.get()), lease.until);
+            }
+            self.put(Change::Delivery(row));
+        }
     }
 }

@@ -8,6 +8,8 @@
 //! What it is not: fast. Claims scan all deliveries, the journal is never compacted, and a call blocks its thread while
 //! the disk syncs.
 
+mod capture;
+mod capture_rows;
 mod delivery;
 mod event;
 mod history;

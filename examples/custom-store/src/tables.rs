@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use webhook_core::{AttemptId, Delivery, DeliveryId, EventId, Generation, SubscriptionId, TenantId, Timestamp};
+use webhook_core::{
+    AttemptId, CaptureId, Delivery, DeliveryId, EventId, Generation, PathKey, SubscriptionId, TenantId, Timestamp,
+};
 
+use crate::capture_rows::{CapturedRow, PathRow};
 use crate::rows::{AttemptRow, DeliveryRow, EventRow, KeyRow, SubscriptionRow};
 
 /// A row that takes the place of the one before it, or the end of one.
@@ -19,6 +22,11 @@ pub(crate) enum Change {
     EventGone(EventId),
     /// Keys that have expired by then go.
     KeysGone(Timestamp),
+    Path(PathRow),
+    /// A path goes, with its requests.
+    PathGone(PathKey),
+    Captured(CapturedRow),
+    CapturedGone(PathKey, Vec<CaptureId>),
 }
 
 #[derive(Default)]
@@ -29,6 +37,8 @@ pub(crate) struct Tables {
     pub(crate) deliveries: BTreeMap<DeliveryId, DeliveryRow>,
     pub(crate) attempts: BTreeMap<AttemptId, AttemptRow>,
     pub(crate) keys: BTreeMap<(TenantId, String, String), KeyRow>,
+    pub(crate) paths: BTreeMap<PathKey, PathRow>,
+    pub(crate) captured: BTreeMap<(PathKey, CaptureId), CapturedRow>,
 }
 
 impl Tables {
@@ -45,6 +55,17 @@ impl Tables {
                 self.events.remove(&id);
                 self.deliveries.retain(|_, row| row.event != id);
                 self.attempts.retain(|_, row| row.event != id);
+            }
+            Change::Path(row) => _ = self.paths.insert(row.key, row),
+            Change::PathGone(key) => {
+                self.paths.remove(&key);
+                self.captured.retain(|(path, _), _| *path != key);
+            }
+            Change::Captured(row) => _ = self.captured.insert((row.path, row.id), row),
+            Change::CapturedGone(path, ids) => {
+                for id in ids {
+                    self.captured.remove(&(path, id));
+                }
             }
             Change::KeysGone(now) => self.keys.retain(|_, row| row.expires_at > now),
         }

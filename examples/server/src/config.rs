@@ -10,11 +10,13 @@ use webhook_axum::{ApiKeys, ParseApiKeyError};
 use webhook_core::{
     AddressGuard, Keyring, KeyringConfigError, Options, ParseEncryptionKeyError, RetryPolicy, RetryPolicyError,
 };
+use webhook_queue_redis::{PrefixError, RedisOptions, RedisUrlError};
 use webhook_store_postgres::OpenError as PostgresError;
 use webhook_store_sqlite::OpenError as SqliteError;
 
 use crate::database::{Database, Migrations};
 use crate::flags::{Flags, RoleFlag};
+use crate::lists::Networks;
 use crate::{keys, listen, retries};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -25,7 +27,9 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) public_url: Option<Url>,
     pub(crate) role: RoleFlag,
+    pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) database: Database,
+    pub(crate) redis: Option<RedisOptions>,
     pub(crate) migrations: Migrations,
     pub(crate) startup_timeout: Duration,
     pub(crate) guard: AddressGuard,
@@ -49,14 +53,16 @@ pub(crate) enum ConfigError {
          or listen on 127.0.0.1"
     )]
     Open(SocketAddr),
-    #[error("{0} are not in this build yet")]
-    NotInThisBuild(&'static str),
     #[error("the database URL is none of postgres://…, sqlite://PATH, sqlite+aiosqlite:///PATH and memory:")]
     Database,
     #[error("the database URL is not one for SQLite")]
     Sqlite(#[source] SqliteError),
     #[error("the database URL is not one for PostgreSQL")]
     Postgres(#[source] PostgresError),
+    #[error("the Redis URL is none of redis://…, rediss://…, redis+cluster://HOST,HOST,… and rediss+cluster://…")]
+    Redis(#[source] RedisUrlError),
+    #[error("the Redis prefix is not valid")]
+    RedisPrefix(#[source] PrefixError),
     #[error("the roles api and worker need a database that processes share, which SQLite and memory are not")]
     Alone,
     #[error("API key number {number} is not valid")]
@@ -79,20 +85,19 @@ impl Config {
         if api_keys.is_empty() && !listen.ip().is_loopback() {
             return Err(ConfigError::Open(listen));
         }
-        if flags.redis_url.is_some() {
-            return Err(ConfigError::NotInThisBuild("Redis queues"));
-        }
         let database = Database::parse(&flags.database_url, flags.database_max_connections)?;
         if flags.role != RoleFlag::All && !database.is_shared() {
             return Err(ConfigError::Alone);
         }
         let (key_ids, keyring) = keys::keyring(&flags.encryption_keys)?;
-        let allowed: Vec<_> = flags.allow_networks.iter().flat_map(|networks| networks.0.iter().copied()).collect();
+        let allowed = networks(&flags.allow_networks);
         Ok(Self {
             listen,
             public_url: flags.public_url.clone(),
             role: flags.role,
+            trusted_proxies: networks(&flags.trusted_proxies),
             database,
+            redis: redis(flags)?,
             migrations: if flags.no_migrate { Migrations::Require } else { Migrations::Apply },
             startup_timeout: flags.startup_timeout,
             guard: guard(&allowed, flags.allow_http),
@@ -109,16 +114,17 @@ impl Config {
     /// Logs what the server runs with; of secrets how many there are.
     pub(crate) fn log(&self, flags: &Flags) {
         let list = |networks: &mut dyn Iterator<Item = String>| networks.collect::<Vec<_>>().join(",");
-        let trusted = flags.trusted_proxies.iter().flat_map(|networks| networks.0.iter().map(ToString::to_string));
         tracing::info!(
             listen = %self.listen,
             public_url = self.public_url.as_ref().map(Url::as_str),
             role = ?self.role,
             database_url = %self.database,
+            redis_url = self.redis.as_ref().map(RedisOptions::address),
+            redis_prefix = self.redis.as_ref().map(|_| &flags.redis_prefix),
             no_migrate = self.migrations == Migrations::Require,
             allow_networks = list(&mut self.allowed.iter().map(ToString::to_string)),
             allow_http = self.allow_http,
-            trusted_proxies = list(&mut trusted.into_iter()),
+            trusted_proxies = list(&mut self.trusted_proxies.iter().map(ToString::to_string)),
             retry = ?self.retry,
             delivery_timeout_seconds = self.options.timeout.as_secs_f64(),
             retention_hours = flags.retention_hours,
@@ -127,7 +133,7 @@ impl Config {
             cache_ttl_seconds = self.options.cache_ttl.as_secs_f64(),
             concurrency = self.options.concurrency,
             max_payload = self.options.max_payload,
-            capture_max_body = flags.capture_max_body,
+            capture_max_body = self.options.capture_max_body,
             encryption_keys = list(&mut self.key_ids.iter().map(|id| format!("{id}=***"))),
             api_keys = if self.api_keys.is_empty() { "none" } else { "***" },
             "configuration"
@@ -135,10 +141,25 @@ impl Config {
         if self.key_ids.is_empty() {
             tracing::warn!("secrets are stored in clear: give --encryption-key to seal them");
         }
+        if self.redis.is_some() && !self.database.is_shared() {
+            tracing::warn!(
+                "Redis gains nothing here: this database belongs to one process, which could be its own queue"
+            );
+        }
         if self.api_keys.is_empty() {
             tracing::warn!("the API is open to everybody on this machine: give --api-key to close it");
         }
     }
+}
+
+fn redis(flags: &Flags) -> Result<Option<RedisOptions>, ConfigError> {
+    let Some(url) = &flags.redis_url else { return Ok(None) };
+    let options = RedisOptions::new(url).map_err(ConfigError::Redis)?;
+    options.with_prefix(&flags.redis_prefix).map(Some).map_err(ConfigError::RedisPrefix)
+}
+
+fn networks(given: &[Networks]) -> Vec<IpNet> {
+    given.iter().flat_map(|networks| networks.0.iter().copied()).collect()
 }
 
 fn guard(allowed: &[IpNet], allow_http: bool) -> AddressGuard {
@@ -162,6 +183,8 @@ fn options(flags: &Flags) -> Result<Options, ConfigError> {
     options.cleanup_interval = flags.cleanup_interval;
     options.cache_ttl = flags.cache_ttl;
     options.max_payload = flags.max_payload as usize;
+    options.capture_max_body = flags.capture_max_body as usize;
+    options.capture_retention = HOUR * flags.capture_retention_hours;
     Ok(options)
 }
 
@@ -193,9 +216,24 @@ mod tests {
     }
 
     #[test]
-    fn redis_is_yet_to_come() {
-        let error = resolve(&["--redis-url=redis://:canary@host"]).unwrap_err().to_string();
-        assert!(error.contains("not in this build yet") && !error.contains("canary"), "{error}");
+    fn redis_is_a_server_or_a_cluster() {
+        assert!(resolve(&[]).unwrap().redis.is_none());
+        for (url, address) in [
+            ("redis://user:canary@host/2", "redis://host:6379"),
+            ("rediss://:canary@host:1", "redis://host:1"),
+            ("redis+cluster://:canary@a,b:2", "redis+cluster://a:6379,b:2"),
+        ] {
+            let redis = resolve(&["--redis-prefix=acme", "--redis-url", url]).unwrap().redis.unwrap();
+            assert_eq!(redis.address(), address);
+            assert!(format!("{redis:?}").contains("acme"));
+        }
+        let error = |arguments: &[&str]| crate::chain(&resolve(arguments).unwrap_err());
+        for url in ["redis://:canary@host:port", "http://:canary@host", "redis+cluster://:canary@"] {
+            let text = error(&["--redis-url", url]);
+            assert!(text.contains("Redis URL") && !text.contains("canary"), "{text}");
+        }
+        let text = error(&["--redis-url=redis://host", "--redis-prefix={wh}"]);
+        assert!(text.contains("prefix is not valid: a key prefix"), "{text}");
     }
 
     #[test]
@@ -207,9 +245,14 @@ mod tests {
             "--cleanup-interval=9",
             "--cache-ttl=7",
             "--max-payload=99",
+            "--capture-retention-hours=2",
+            "--capture-max-body=98",
+            "--trusted-proxy=10.0.0.0/8",
         ])
         .unwrap();
+        assert_eq!(config.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
         let options = config.options;
+        assert_eq!((options.capture_retention, options.capture_max_body), (2 * HOUR, 98));
         assert_eq!((options.concurrency, options.max_payload), (3, 99));
         assert_eq!((options.timeout, options.max_timeout), (Duration::from_secs(45), Duration::from_secs(45)));
         assert_eq!((options.retention, options.cleanup_interval), (HOUR, Duration::from_secs(9)));

@@ -68,9 +68,14 @@ pub(crate) struct Flags {
           value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub(crate) database_max_connections: u32,
 
-    /// A Redis that speeds up the queue [default: none, the database is the queue]
+    /// A Redis for processes that share a database: redis://…, rediss://…, redis+cluster://HOST,HOST,… or
+    /// rediss+cluster://… [default: none, the database is the queue]
     #[arg(long, env = "REDIS_URL", global = true, value_name = "URL")]
     pub(crate) redis_url: Option<String>,
+
+    /// What all names in Redis start with: installations that share one need different prefixes
+    #[arg(long, env = "REDIS_PREFIX", global = true, value_name = "TEXT", default_value = "wh")]
+    pub(crate) redis_prefix: String,
 
     /// What this process does
     #[arg(long, env = "ROLE", global = true, default_value = "all", ignore_case = true)]
@@ -85,7 +90,7 @@ pub(crate) struct Flags {
           value_parser = BoolishValueParser::new())]
     pub(crate) allow_http: bool,
 
-    /// A proxy whose Forwarded and X-Forwarded-For are believed; repeatable (nothing uses addresses yet)
+    /// A proxy whose Forwarded and X-Forwarded-For are believed, right to left; repeatable
     #[arg(long = "trusted-proxy", env = "TRUSTED_PROXIES", global = true, value_name = "CIDR")]
     pub(crate) trusted_proxies: Vec<Networks>,
 
@@ -114,7 +119,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "LOG_RETENTION_HOURS", global = true, value_name = "HOURS", default_value_t = 72)]
     pub(crate) retention_hours: u32,
 
-    /// How long captured requests are kept (nothing is captured yet)
+    /// How long captured requests are kept
     #[arg(long, env = "CAPTURE_RETENTION_HOURS", global = true, value_name = "HOURS", default_value_t = 720)]
     pub(crate) capture_retention_hours: u32,
 
@@ -137,7 +142,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "MAX_PAYLOAD_BYTES", global = true, value_name = "BYTES", default_value_t = 1 << 20)]
     pub(crate) max_payload: u32,
 
-    /// Bytes of a captured request's body at most (nothing is captured yet)
+    /// Bytes of a captured request's body that are read at most; the first MiB of them is kept
     #[arg(long, env = "MAX_CONTENT_LENGTH", global = true, value_name = "BYTES", default_value_t = 16 << 20)]
     pub(crate) capture_max_body: u32,
 
@@ -195,11 +200,26 @@ impl Flags {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
         CommandLine::definition().debug_assert();
+    }
+
+    /// `PORT` is no flag's; the password is compose.yaml's alone, which asks for it.
+    #[test]
+    fn the_example_of_settings_has_every_variable_and_no_other() {
+        let example: BTreeSet<_> =
+            include_str!("../../../.env.example").lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        let example = example.into_iter().filter(|name| !name.starts_with('#')).map(ToOwned::to_owned);
+        let definition = CommandLine::command();
+        let known = definition.get_arguments().filter_map(|arg| arg.get_env()?.to_str());
+        let known: BTreeSet<_> = known.chain(["PORT", "POSTGRES_PASSWORD"]).map(ToOwned::to_owned).collect();
+        assert_eq!(example.collect::<BTreeSet<_>>(), known);
+        assert!(include_str!("../../../compose.yaml").contains("${POSTGRES_PASSWORD:?"));
     }
 
     #[test]

@@ -17,8 +17,7 @@ pub(crate) async fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {
         server = Server::start(&config, figures) => server?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let public_url = config.public_url.map_or_else(|| format!("http://{}", server.addr()), String::from);
-    tracing::info!(addr = %server.addr(), public_url, "listening");
+    tracing::info!(addr = %server.addr(), public_url = server.public_url(), "listening");
     server.run(shutdown).await?;
     tracing::info!("stopped");
     Ok(())

@@ -10,6 +10,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use webhook_axum::{Api, ApiOptions, Duty, Readiness, ServeOptions, access_log, not_found};
 use webhook_core::{BuildError, Role, Webhooks};
+use webhook_queue_redis::{Redis, RedisCache, RedisNotifier, RedisQueue, RedisRateLimiter};
 
 use crate::config::Config;
 use crate::database::{DatabaseError, OpenDatabase};
@@ -18,6 +19,7 @@ use crate::flags::RoleFlag;
 /// A server that listens, but does not answer before it runs.
 pub(crate) struct Server {
     addr: SocketAddr,
+    public_url: String,
     listener: TcpListener,
     router: Router,
     readiness: Readiness,
@@ -42,15 +44,30 @@ impl Server {
     /// Opens the database, and listens only then.
     pub(crate) async fn start(config: &Config, figures: PrometheusHandle) -> Result<Self, ServerError> {
         let database = config.database.open(config.migrations, config.startup_timeout).await?;
-        let webhooks = Webhooks::builder(database.store())
+        let mut builder = Webhooks::builder(database.store())
             .guard(config.guard.clone())
             .keyring(config.keyring.clone())
             .retry(Arc::clone(&config.retry))
-            .options(config.options.clone())
-            .build()?;
-        let api = Api::new(webhooks.clone())
-            .options(ApiOptions::default().with_service("webhook-server", env!("CARGO_PKG_VERSION")))
-            .metrics(move || figures.render());
+            .options(config.options.clone());
+        if let Some(options) = &config.redis {
+            // It connects when it is first used: the server starts, and goes on, without its Redis.
+            let redis = Redis::new(options);
+            builder = builder
+                .queue(Arc::new(RedisQueue::new(redis.clone())))
+                .notifier(Arc::new(RedisNotifier::new(redis.clone())))
+                .rate_limiter(Arc::new(RedisRateLimiter::new(redis.clone())))
+                .shared_cache(Arc::new(RedisCache::new(redis)));
+        }
+        let webhooks = builder.build()?;
+        let listen = |source| ServerError::Listen { addr: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        let public_url = config.public_url.as_ref().map_or_else(|| format!("http://{addr}"), ToString::to_string);
+        let options = ApiOptions::default()
+            .with_service("webhook-server", env!("CARGO_PKG_VERSION"))
+            .with_public_url(public_url.clone())
+            .with_trusted_proxies(config.trusted_proxies.iter().copied());
+        let api = Api::new(webhooks.clone()).options(options).metrics(move || figures.render());
         let api = match config.role {
             RoleFlag::Worker => api.duty(Duty::Deliveries),
             RoleFlag::All | RoleFlag::Api => api,
@@ -65,20 +82,21 @@ impl Server {
             RoleFlag::All | RoleFlag::Api => api.router(),
         };
         let router = routes.fallback(not_found).layer(access_log());
-
-        let listen = |source| ServerError::Listen { addr: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
         let role = match config.role {
             RoleFlag::All | RoleFlag::Worker => Role::Worker,
             RoleFlag::Api => Role::Api,
         };
-        Ok(Self { addr, listener, router, readiness, webhooks, role, database })
+        Ok(Self { addr, public_url, listener, router, readiness, webhooks, role, database })
     }
 
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The address that others know it by.
+    pub(crate) fn public_url(&self) -> &str {
+        &self.public_url
     }
 
     /// Answers and delivers until `shutdown`, then ends cleanly: nothing new is taken, what is under way ends, and the

@@ -1,6 +1,7 @@
 //! JSON in and out.
 
 mod fault;
+mod patch;
 mod strict;
 
 use axum::body::Body;
@@ -15,6 +16,7 @@ use serde_json::error::Category;
 use crate::problem::Problem;
 
 pub(crate) use fault::Fault;
+pub(crate) use patch::merge;
 pub(crate) use strict::{Distinct, Object, Unique, UpTo};
 
 /// How deep JSON may be nested.

@@ -1,18 +1,23 @@
 //! The routes and their handlers, by noun.
 
 pub(crate) mod batch;
+pub(crate) mod capture;
+pub(crate) mod captured;
 pub(crate) mod deliveries;
 #[cfg(feature = "openapi")]
 pub(crate) mod docs;
 pub(crate) mod events;
+pub(crate) mod export;
+pub(crate) mod follow;
 pub(crate) mod health;
 pub(crate) mod ingest;
+pub(crate) mod paths;
 pub(crate) mod secrets;
 pub(crate) mod stats;
 pub(crate) mod subscription_history;
 pub(crate) mod subscriptions;
 
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 use crate::api::Routes;
 
@@ -45,6 +50,30 @@ pub(crate) fn sending() -> Routes {
         .route("/deliveries/{id}/cancel", post(deliveries::cancel_delivery))
         .route("/stats", get(stats::get_stats))
         .route("/activity", get(stats::list_activity))
+}
+
+/// Capture paths, what reached them, and where it does.
+pub(crate) fn capturing() -> Routes {
+    Routes::new()
+        .route("/api/paths", get(paths::list_paths).post(paths::create_path))
+        .route("/api/paths/{path_id}", get(paths::get_path).patch(paths::update_path).delete(paths::delete_path))
+        .route("/api/paths/{path_id}/stats", get(paths::get_path_stats))
+        .route(
+            "/api/paths/{path_id}/logs",
+            get(captured::list_captured_requests).delete(captured::delete_captured_requests),
+        )
+        .route(
+            "/api/paths/{path_id}/logs/{request_id}",
+            get(captured::get_captured_request).delete(captured::delete_captured_request),
+        )
+        .route("/api/paths/{path_id}/logs/{request_id}/body", get(captured::get_captured_body))
+        .route("/api/paths/{path_id}/logs/{request_id}/replay", post(captured::replay_captured_request))
+        .route("/api/paths/{path_id}/stream", get(follow::stream_captured_requests))
+        .route("/api/paths/{path_id}/wait", get(follow::wait_for_captured_request))
+        .route("/api/paths/{path_id}/export", get(export::export_captured_requests))
+        .route("/api/dashboard/stats", get(paths::get_dashboard_stats))
+        .route("/webhook/{path_id}", any(capture::capture_request))
+        .route_below("/webhook/{path_id}", any(capture::capture_request))
 }
 
 /// Health and metrics.

@@ -211,28 +211,8 @@ fn patched(
     })?;
     // A null stays at this level: it is an absent field, and removes an ingest secret.
     for (field, json::Distinct(value)) in patch {
-        merge(&mut document[field.as_str()], value);
+        json::merge(&mut document[field.as_str()], value);
     }
     let input: wire::SubscriptionInput = json::from_value(document)?;
     Ok(input.into_draft()?)
-}
-
-/// RFC 7396 section 2.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    if let Value::Object(present) = target {
-        for (name, value) in fields {
-            if value.is_null() {
-                present.remove(name);
-            } else {
-                merge(present.entry(name.as_str()).or_insert(Value::Null), value);
-            }
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
-use webhook_core::{AttemptId, DeliveryId, EventId, SubscriptionId, Timestamp};
+use webhook_core::{AttemptId, CaptureId, DeliveryId, EventId, PathKey, SubscriptionId, Timestamp};
 
 /// A UUID in its form with hyphens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -39,7 +39,7 @@ macro_rules! from_ids {
     )*};
 }
 
-from_ids!(AttemptId, DeliveryId, EventId, SubscriptionId);
+from_ids!(AttemptId, CaptureId, DeliveryId, EventId, PathKey, SubscriptionId);
 
 /// RFC 3339 in UTC with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ fn operations() -> Vec<(String, String)> {
     let document = serde_json::to_value(webhook_axum::openapi("0")).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let of_path = |(path, item): (&String, &Value)| {
-        let path = path.replace("{id}", ID);
+        let path = path.replace("{id}", ID).replace("{request_id}", ID).replace("{path_id}", "unknown");
         let methods = item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone()));
         methods.collect::<Vec<_>>()
     };
@@ -24,12 +24,14 @@ fn operations() -> Vec<(String, String)> {
 async fn every_route_but_the_public_ones_needs_credentials() {
     let host = Host::new();
     let operations = operations();
-    assert!(operations.len() >= 29, "{operations:?}");
+    assert!(operations.len() >= 46, "{operations:?}");
     for (method, path) in operations {
         for key in ["", "wrong-key"] {
             let answer = host.call(&method, &path, key, "{}").await;
             if path.starts_with("/health") {
                 assert_eq!(answer.status, StatusCode::OK, "{method} {path}");
+            } else if path.starts_with("/webhook/") {
+                answer.problem(404);
             } else {
                 assert_eq!(answer.headers["www-authenticate"], "Bearer", "{method} {path}");
                 answer.problem(401);
@@ -48,7 +50,8 @@ async fn the_router_serves_what_the_description_says() {
     for (method, path) in operations() {
         described.entry(path).or_default().push(method);
     }
-    for (path, methods) in described {
+    // A capture path takes any method.
+    for (path, methods) in described.into_iter().filter(|(path, _)| !path.starts_with("/webhook/")) {
         let answer = host.call("PROPFIND", &path, ACME, "").await;
         let allowed = answer.headers["allow"].to_str().unwrap().to_owned();
         let mut allowed: Vec<_> = allowed.split(',').filter(|method| *method != "HEAD").map(str::to_owned).collect();
@@ -64,6 +67,7 @@ async fn the_router_serves_what_the_description_says() {
 async fn another_tenants_things_are_not_found() {
     let host = Host::new();
     let (subscription, event, delivery) = host.delivery().await;
+    let (path_id, request) = host.captured().await;
     for (method, path, body) in [
         ("GET", format!("/subscriptions/{subscription}"), ""),
         ("PUT", format!("/subscriptions/{subscription}"), r#"{"target_url":"https://example.com/"}"#),
@@ -82,28 +86,51 @@ async fn another_tenants_things_are_not_found() {
         ("POST", format!("/deliveries/{delivery}/retry"), ""),
         ("POST", format!("/deliveries/{delivery}/cancel"), ""),
         ("DELETE", format!("/subscriptions/{subscription}"), ""),
+        ("GET", format!("/api/paths/{path_id}"), ""),
+        ("PATCH", format!("/api/paths/{path_id}"), "{}"),
+        ("GET", format!("/api/paths/{path_id}/stats"), ""),
+        ("GET", format!("/api/paths/{path_id}/logs"), ""),
+        ("DELETE", format!("/api/paths/{path_id}/logs"), ""),
+        ("GET", format!("/api/paths/{path_id}/logs/{request}"), ""),
+        ("DELETE", format!("/api/paths/{path_id}/logs/{request}"), ""),
+        ("GET", format!("/api/paths/{path_id}/logs/{request}/body"), ""),
+        ("POST", format!("/api/paths/{path_id}/logs/{request}/replay"), r#"{"target_url":"https://example.com/"}"#),
+        ("GET", format!("/api/paths/{path_id}/stream"), ""),
+        ("GET", format!("/api/paths/{path_id}/wait"), ""),
+        ("GET", format!("/api/paths/{path_id}/export"), ""),
+        ("DELETE", format!("/api/paths/{path_id}"), ""),
     ] {
         let answer = host.call(method, &path, OTHER, body).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {path}");
         let theirs = answer.problem(404);
-        let unknown = path.replace(&subscription, ID).replace(&event, ID).replace(&delivery, ID);
+        let unknown = path
+            .replace(&path_id, "unknown")
+            .replace(&request, ID)
+            .replace(&subscription, ID)
+            .replace(&event, ID)
+            .replace(&delivery, ID);
         let nobodys = host.call(method, &unknown, OTHER, body).await.problem(404);
         assert_eq!(theirs["detail"], nobodys["detail"], "{method} {path}");
     }
-    for path in ["/subscriptions", "/events", "/deliveries", "/activity"] {
+    for path in ["/subscriptions", "/events", "/deliveries", "/activity", "/api/paths"] {
         let list = host.call("GET", path, OTHER, "").await.expect(200);
         assert_eq!(list["data"], Value::Array(vec![]), "{path}");
     }
     let stats = host.call("GET", "/stats", OTHER, "").await.expect(200);
     assert_eq!((&stats["events"], &stats["subscriptions"]["total"]), (&0.into(), &0.into()));
+    let dashboard = host.call("GET", "/api/dashboard/stats", OTHER, "").await.expect(200);
+    assert_eq!((&dashboard["total_webhooks"], &dashboard["recent_requests"]), (&0.into(), &Value::Array(vec![])));
     host.get(&format!("/subscriptions/{subscription}")).await.expect(200);
+    host.get(&format!("/api/paths/{path_id}/logs/{request}")).await.expect(200);
+    let taken = host.call("POST", "/api/paths", OTHER, format!(r#"{{"path_id":"{path_id}"}}"#)).await.problem(409);
+    assert!(taken["errors"]["path_id"].is_array(), "names are unique over all tenants: {taken}");
 }
 
 #[tokio::test]
 async fn scopes_bound_what_a_key_may_do() {
     let host = Host::new();
     let (subscription, ..) = host.delivery().await;
-    for (method, path) in operations() {
+    for (method, path) in operations().into_iter().filter(|(_, path)| !path.starts_with("/webhook/")) {
         let answer = host.call(&method, &path.replace(ID, &subscription), READ, "{}").await;
         let needs_more = method != "GET" || path.ends_with("/secret");
         assert_eq!(answer.status == StatusCode::FORBIDDEN, needs_more, "{method} {path}: {}", answer.status);

@@ -3,13 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use async_trait::async_trait;
 use serde_json::json;
-use webhook_core::store::*;
-use webhook_core::{
-    Attempt, Clock, Delivery, DeliveryId, Event, EventId, EventSummary, Generation, Notifier, SubscriptionId,
-    SubscriptionRecord, TenantId, Timestamp,
-};
+use webhook_core::{MemoryStore, StoreError};
 
 use crate::host::Host;
 
@@ -29,6 +24,15 @@ struct Failing {
 }
 
 impl Failing {
+    async fn around<T>(
+        &self,
+        _: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        self.fail()?;
+        call.await
+    }
+
     fn fail(&self) -> Result<(), StoreError> {
         match self.how.load(Ordering::SeqCst) {
             UNAVAILABLE => Err(StoreError::Unavailable(INSIDE.into())),
@@ -39,76 +43,15 @@ impl Failing {
     }
 }
 
-macro_rules! passed_on {
-    ($($role:ident { $(= $plain:ident() -> $given:ty;)* $($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)* })*) => {$(
-        #[async_trait]
-        impl $role for Failing {
-            $(fn $plain(&self) -> $given {
-                self.inner.$plain()
-            })*
-            $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer, StoreError> {
-                self.fail()?;
-                self.inner.$name($($argument),*).await
-            })*
-        }
-    )*};
-}
-
-passed_on! {
-    SubscriptionStore {
-        insert_subscription(record: &SubscriptionRecord, key: Option<&KeyedAnswer>) -> Inserted;
-        update_subscription(record: &SubscriptionRecord) -> Updated;
-        delete_subscription(tenant: &TenantId, id: SubscriptionId, now: Timestamp) -> bool;
-        subscriptions(ids: &[(TenantId, SubscriptionId)]) -> Vec<SubscriptionRecord>;
-        find_subscription(id: SubscriptionId) -> Option<SubscriptionRecord>;
-        list_subscriptions(tenant: &TenantId, page: PageRequest) -> Page<SubscriptionRecord>;
-        subscription_changes(tenant: &TenantId, after: Generation, limit: u32) -> SubscriptionChanges;
-        generations(tenants: &[TenantId]) -> Vec<Generation>;
-    }
-    EventStore {
-        accept(now: Timestamp, units: &[AcceptUnit]) -> Vec<AcceptOutcome>;
-        event(tenant: &TenantId, id: EventId) -> Option<(Event, u32)>;
-        list_events(tenant: &TenantId, filter: &EventFilter, page: PageRequest) -> Page<EventSummary>;
-        load_events(ids: &[(TenantId, EventId)]) -> Vec<Event>;
-    }
-    DeliveryStore {
-        claim(request: ClaimRequest<'_>) -> Claimed;
-        claim_ids(request: ClaimRequest<'_>, ids: &[DeliveryId]) -> Claimed;
-        record(now: Timestamp, outcomes: &[Outcome]) -> Vec<Recorded>;
-        release(releases: &[Release]) -> ();
-    }
-    HistoryStore {
-        delivery(tenant: &TenantId, id: DeliveryId) -> Option<Delivery>;
-        list_deliveries(tenant: &TenantId, filter: &DeliveryFilter, page: PageRequest) -> Page<Delivery>;
-        attempts_of(tenant: &TenantId, delivery: DeliveryId) -> Vec<Attempt>;
-        list_attempts(tenant: &TenantId, subscription: SubscriptionId, page: PageRequest) -> Page<Attempt>;
-        retry(tenant: &TenantId, id: DeliveryId, now: Timestamp) -> RetryOutcome;
-        cancel(tenant: &TenantId, id: DeliveryId, now: Timestamp) -> CancelOutcome;
-        recoverable(
-            tenant: &TenantId, subscription: SubscriptionId, since: Timestamp, until: Timestamp, after: Option<EventId>,
-            limit: u32
-        ) -> Vec<Recoverable>;
-        add_deliveries(
-            tenant: &TenantId, subscription: SubscriptionId, deliveries: &[AddedDelivery], now: Timestamp
-        ) -> u64;
-        stats(tenant: &TenantId, subscription: Option<SubscriptionId>, since: Timestamp) -> Stats;
-        activity(tenant: &TenantId, limit: u32) -> Vec<Activity>;
-    }
-    MaintenanceStore {
-        = clock() -> Arc<dyn Clock>;
-        = notifier() -> Option<Arc<dyn Notifier>>;
-        ping() -> ();
-        prune(request: PruneRequest) -> PruneStep;
-        cancel_orphans(now: Timestamp, limit: u32) -> u64;
-        backlog(now: Timestamp) -> Backlog;
-    }
-}
+webhook_core::wrap_store!(Failing);
 
 #[tokio::test]
 async fn a_store_that_fails_is_said_without_its_words() {
     let store = Arc::new(Failing::default());
     let host = Host::on(store.clone());
     host.subscription().await;
+    host.path(json!({"path_id": "known"})).await;
+    host.call("POST", "/webhook/known", "", "x").await.expect(200);
     for (how, status, code) in
         [(UNAVAILABLE, 503, "unavailable"), (BROKEN, 500, "internal"), (CORRUPT, 500, "internal")]
     {
@@ -119,6 +62,12 @@ async fn a_store_that_fails_is_said_without_its_words() {
             ("POST", "/subscriptions", json!({"target_url": "https://example.com/"})),
             ("GET", "/subscriptions", json!(null)),
             ("GET", "/stats", json!(null)),
+            ("POST", "/api/paths", json!({})),
+            ("GET", "/api/paths/known/logs", json!(null)),
+            ("GET", "/api/paths/known/export", json!(null)),
+            // The one is in the cache, the other is not.
+            ("POST", "/webhook/known", json!("lost")),
+            ("POST", "/webhook/other", json!("lost")),
         ] {
             let answer = host.call(method, path, crate::host::ACME, body.to_string()).await;
             assert!(!String::from_utf8_lossy(&answer.body).contains("10.1.2.3"), "{method} {path}");
@@ -135,5 +84,6 @@ async fn a_store_that_fails_is_said_without_its_words() {
     }
     store.how.store(WORKS, Ordering::SeqCst);
     host.event().await;
+    assert_eq!(host.logs("known").await.len(), 1, "what was not answered with 200 is not there");
     assert_eq!(host.get("/health/ready").await.expect(200)["status"], "ready");
 }

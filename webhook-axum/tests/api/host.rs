@@ -120,6 +120,24 @@ impl Host {
         text(&self.post("/events", event).await.expect(202)["id"])
     }
 
+    /// A capture path of `acme` by that description; its name.
+    pub(crate) async fn path(&self, description: Value) -> String {
+        text(&self.post("/api/paths", description).await.expect(201)["path_id"])
+    }
+
+    /// A capture path and a request that reached it; its name and the request's id.
+    pub(crate) async fn captured(&self) -> (String, String) {
+        let path = self.path(json!({})).await;
+        let receipt = self.call("POST", &format!("/webhook/{path}"), "", "captured").await.expect(200);
+        (path, text(&receipt["request_id"]))
+    }
+
+    /// What the path holds, newest first.
+    pub(crate) async fn logs(&self, path: &str) -> Vec<Value> {
+        let list = self.get(&format!("/api/paths/{path}/logs")).await.expect(200);
+        list["data"].as_array().unwrap().clone()
+    }
+
     /// A subscription, an event and its delivery; their ids.
     pub(crate) async fn delivery(&self) -> (String, String, String) {
         let subscription = text(&self.subscription().await["id"]);

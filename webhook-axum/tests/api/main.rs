@@ -4,14 +4,18 @@
 #![allow(clippy::field_reassign_with_default, reason = "the options are non-exhaustive")]
 
 mod access;
+mod captured;
+mod capturing;
 mod conventions;
 mod events;
 mod failing;
+mod following;
 mod history;
 mod host;
 mod hostile;
 mod ingest;
 mod observing;
 mod operating;
+mod paths;
 mod serving;
 mod subscriptions;

@@ -4,6 +4,8 @@
 //! the conformance suite in [`crate::testing`].
 
 mod accept;
+mod capture;
+mod capture_plan;
 mod claim;
 mod delivery;
 mod error;
@@ -18,6 +20,11 @@ pub use accept::{
     AcceptItem, AcceptOutcome, AcceptPlan, AcceptUnit, IdempotencyKey, ItemOutcome, KeyedAnswer, LeaseGrant,
     NewDelivery, StoredKey,
 };
+pub use capture::{
+    CaptureOutcome, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, NewCapture, PathInserted,
+    PathRecord, PathUpdated, PathUsage,
+};
+pub use capture_plan::{CapturePlan, Evicted, Eviction, PathState, PlannedCapture};
 pub use claim::{ClaimRequest, Claimed, Lease, LeaseToken, Release, Room};
 pub use delivery::{DeliveryStore, NextStep, Outcome, Recorded, TargetEffect};
 pub use error::StoreError;
@@ -32,6 +39,9 @@ pub use page::{Page, PageRequest, Position};
 pub use subscription::{IndexEntry, Inserted, SubscriptionChanges, SubscriptionStore, Updated};
 
 /// Everything a backend has to do; implemented for whatever implements the roles.
-pub trait Store: SubscriptionStore + EventStore + DeliveryStore + HistoryStore + MaintenanceStore {}
+pub trait Store:
+    SubscriptionStore + EventStore + DeliveryStore + HistoryStore + MaintenanceStore + CaptureStore
+{
+}
 
-impl<S: SubscriptionStore + EventStore + DeliveryStore + HistoryStore + MaintenanceStore> Store for S {}
+impl<S: SubscriptionStore + EventStore + DeliveryStore + HistoryStore + MaintenanceStore + CaptureStore> Store for S {}

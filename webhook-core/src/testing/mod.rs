@@ -26,6 +26,9 @@ pub mod store;
 
 use std::future::Future;
 
+#[doc(hidden)]
+pub use async_trait;
+
 pub use clock::{ManualClock, PausedClock};
 pub use entropy::SeededEntropy;
 

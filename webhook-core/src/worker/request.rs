@@ -27,7 +27,9 @@ pub(super) fn outbound(
     let mut headers = target.headers.clone();
     if event.content_type == "application/json" {
         headers.entry(CONTENT_TYPE).or_insert_with(|| JSON.clone());
-    } else if let Ok(value) = HeaderValue::try_from(&event.content_type) {
+    } else if !event.content_type.is_empty()
+        && let Ok(value) = HeaderValue::try_from(&event.content_type)
+    {
         headers.entry(CONTENT_TYPE).or_insert(value);
     }
     if let Some(event_type) = &event.event_type

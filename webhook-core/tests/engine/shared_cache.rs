@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use webhook_core::store::*;
+use webhook_core::store::{MemoryStore, StoreError};
 use webhook_core::testing::PausedClock;
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{
-    AddressGuard, Attempt, CacheError, Clock, Delivery, DeliveryId, Event, EventId, EventSummary, Generation, Keyring,
-    NewEvent, Notifier, Role, SharedCache, SubscriptionDraft, SubscriptionId, SubscriptionRecord, TenantId, Timestamp,
-    Webhooks,
+    AddressGuard, CacheError, Keyring, NewEvent, Role, SharedCache, SubscriptionDraft, SubscriptionId, TenantId,
+    Timestamp, Webhooks,
 };
 
 /// A store in memory that counts how often it is asked about subscriptions.
@@ -24,9 +23,14 @@ struct Counting {
 }
 
 impl Counting {
-    fn count(&self, name: &str) {
-        let counted = ["subscriptions", "subscription_changes"].contains(&name);
+    async fn around<T>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let counted = ["subscriptions", "subscription_changes"].contains(&method);
         self.asked.fetch_add(usize::from(counted), Ordering::SeqCst);
+        call.await
     }
 
     fn asked(&self) -> usize {
@@ -34,70 +38,7 @@ impl Counting {
     }
 }
 
-macro_rules! passed_on {
-    ($($role:ident { $(= $plain:ident() -> $given:ty;)* $($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)* })*) => {$(
-        #[async_trait]
-        impl $role for Counting {
-            $(fn $plain(&self) -> $given {
-                self.inner.$plain()
-            })*
-            $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer, StoreError> {
-                self.count(stringify!($name));
-                self.inner.$name($($argument),*).await
-            })*
-        }
-    )*};
-}
-
-passed_on! {
-    SubscriptionStore {
-        insert_subscription(record: &SubscriptionRecord, key: Option<&KeyedAnswer>) -> Inserted;
-        update_subscription(record: &SubscriptionRecord) -> Updated;
-        delete_subscription(tenant: &TenantId, id: SubscriptionId, now: Timestamp) -> bool;
-        subscriptions(ids: &[(TenantId, SubscriptionId)]) -> Vec<SubscriptionRecord>;
-        find_subscription(id: SubscriptionId) -> Option<SubscriptionRecord>;
-        list_subscriptions(tenant: &TenantId, page: PageRequest) -> Page<SubscriptionRecord>;
-        subscription_changes(tenant: &TenantId, after: Generation, limit: u32) -> SubscriptionChanges;
-        generations(tenants: &[TenantId]) -> Vec<Generation>;
-    }
-    EventStore {
-        accept(now: Timestamp, units: &[AcceptUnit]) -> Vec<AcceptOutcome>;
-        event(tenant: &TenantId, id: EventId) -> Option<(Event, u32)>;
-        list_events(tenant: &TenantId, filter: &EventFilter, page: PageRequest) -> Page<EventSummary>;
-        load_events(ids: &[(TenantId, EventId)]) -> Vec<Event>;
-    }
-    DeliveryStore {
-        claim(request: ClaimRequest<'_>) -> Claimed;
-        claim_ids(request: ClaimRequest<'_>, ids: &[DeliveryId]) -> Claimed;
-        record(now: Timestamp, outcomes: &[Outcome]) -> Vec<Recorded>;
-        release(releases: &[Release]) -> ();
-    }
-    HistoryStore {
-        delivery(tenant: &TenantId, id: DeliveryId) -> Option<Delivery>;
-        list_deliveries(tenant: &TenantId, filter: &DeliveryFilter, page: PageRequest) -> Page<Delivery>;
-        attempts_of(tenant: &TenantId, delivery: DeliveryId) -> Vec<Attempt>;
-        list_attempts(tenant: &TenantId, subscription: SubscriptionId, page: PageRequest) -> Page<Attempt>;
-        retry(tenant: &TenantId, id: DeliveryId, now: Timestamp) -> RetryOutcome;
-        cancel(tenant: &TenantId, id: DeliveryId, now: Timestamp) -> CancelOutcome;
-        recoverable(
-            tenant: &TenantId, subscription: SubscriptionId, since: Timestamp, until: Timestamp, after: Option<EventId>,
-            limit: u32
-        ) -> Vec<Recoverable>;
-        add_deliveries(
-            tenant: &TenantId, subscription: SubscriptionId, deliveries: &[AddedDelivery], now: Timestamp
-        ) -> u64;
-        stats(tenant: &TenantId, subscription: Option<SubscriptionId>, since: Timestamp) -> Stats;
-        activity(tenant: &TenantId, limit: u32) -> Vec<Activity>;
-    }
-    MaintenanceStore {
-        = clock() -> Arc<dyn Clock>;
-        = notifier() -> Option<Arc<dyn Notifier>>;
-        ping() -> ();
-        prune(request: PruneRequest) -> PruneStep;
-        cancel_orphans(now: Timestamp, limit: u32) -> u64;
-        backlog(now: Timestamp) -> Backlog;
-    }
-}
+webhook_core::wrap_store!(Counting);
 
 /// A cache in memory, whose values never go by themselves.
 #[derive(Debug, Default)]

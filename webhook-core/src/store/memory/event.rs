@@ -64,7 +64,7 @@ fn shows(filter: &EventFilter, event: &Event) -> bool {
 }
 
 impl State {
-    fn insert_event(&mut self, item: &AcceptItem) {
+    pub(super) fn insert_event(&mut self, item: &AcceptItem) {
         let event = item.event.clone();
         let (id, tenant, created_at) = (event.id, event.tenant.clone(), event.created_at);
         if self.events.contains_key(&id) {

@@ -1,5 +1,6 @@
 //! A store in memory.
 
+mod capture;
 mod claim;
 mod delivery;
 mod event;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::capture::Captures;
 use super::open::{OpenIndex, Slot};
 use super::rows::{DeliveryRow, EventRow, SubscriptionRow, Tenant};
 use crate::store::{LeaseToken, StoredKey};
@@ -19,6 +20,7 @@ pub(super) struct State {
     pub(super) events: BTreeMap<EventId, EventRow>,
     pub(super) deliveries: HashMap<DeliveryId, DeliveryRow>,
     pub(super) open: OpenIndex,
+    pub(super) captures: Captures,
     keys: HashMap<KeyName, StoredKey>,
     keys_by_end: BTreeSet<(Timestamp, KeyName)>,
 }

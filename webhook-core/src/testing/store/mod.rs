@@ -4,6 +4,8 @@
 
 #![expect(missing_docs, reason = "a case's name is its documentation")]
 
+mod capture;
+mod capture_reading;
 mod claim;
 mod delivery;
 mod event;
@@ -11,8 +13,10 @@ mod history;
 mod keys;
 mod maintenance;
 mod orders;
+mod path;
 mod scene;
 mod subscription;
+mod wrapper;
 
 #[doc(hidden)]
 pub use scene::Scene;
@@ -131,6 +135,44 @@ macro_rules! store_conformance {
                 steps_of_pruning_look_at_every_event_once
                 deliveries_of_deleted_subscriptions_are_cancelled_in_steps
                 the_backlog_counts_what_is_pending_and_what_is_due
+            ]
+            path: [
+                a_path_comes_back_as_it_was_given
+                a_path_id_is_taken_over_all_tenants_and_the_key_not_used_up
+                a_key_used_again_for_a_path_gives_the_first_answer
+                of_64_concurrent_calls_with_one_path_id_exactly_one_creates
+                an_updated_path_has_the_next_version_and_what_was_given
+                a_path_of_another_version_or_tenant_or_deleted_is_not_updated
+                a_deleted_path_is_gone_with_its_requests_and_its_name_is_free
+                a_path_is_found_by_its_name_alone_also_when_it_has_expired
+                paths_of_other_tenants_are_unknown
+                pages_of_paths_show_each_once_but_not_the_expired
+                methods_are_counted_of_what_a_path_holds
+            ]
+            capture: [
+                a_captured_request_comes_back_byte_for_byte
+                a_path_tells_what_it_holds
+                what_reaches_no_path_or_another_version_of_it_leaves_nothing_behind
+                ids_grow_and_numbers_have_no_gap_whatever_ids_were_given
+                whoever_follows_a_path_sees_all_of_concurrent_calls_once
+                the_oldest_requests_go_beyond_a_quota_of_requests
+                the_oldest_requests_go_beyond_a_quota_of_bytes_and_the_newest_stays
+                a_lowered_quota_is_reached_in_steps
+                requests_become_events_in_the_same_transaction
+                nothing_is_forwarded_to_deleted_and_foreign_subscriptions
+            ]
+            capture_reading: [
+                requests_of_other_paths_and_tenants_are_unknown
+                pages_of_requests_show_each_once
+                the_conditions_of_a_capture_filter_all_hold
+                text_is_found_in_every_part_in_any_ascii_case_and_nowhere_else
+                lists_cut_bodies_and_other_reads_do_not
+                a_removed_request_is_gone_and_its_path_holds_less
+                requests_up_to_an_id_are_removed_in_steps_from_the_oldest
+                requests_go_when_they_are_old_enough_in_small_steps
+                expired_paths_go_with_their_requests_and_their_names_are_free
+                what_deleted_paths_left_behind_goes_in_steps
+                capture_figures_count_the_tenants_paths_and_show_the_newest_requests
             ]
         }
     };

@@ -7,13 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::capture::{CaptureFilter, CapturedRequest, IncomingRequest};
 use crate::store::{
-    AcceptItem, AcceptOutcome, AcceptUnit, ClaimRequest, Claimed, IdempotencyKey, Inserted, ItemOutcome, Lease,
-    LeaseToken, NewDelivery, NextStep, Outcome, Recorded, Room, TargetEffect,
+    AcceptItem, AcceptOutcome, AcceptUnit, CaptureOutcome, ClaimRequest, Claimed, IdempotencyKey, Inserted,
+    ItemOutcome, Lease, LeaseToken, NewCapture, NewDelivery, NextStep, Outcome, PageRequest, PathInserted, PathRecord,
+    PathUsage, Recorded, Room, TargetEffect,
 };
 use crate::{
-    Attempt, AttemptFailure, AttemptId, Delivery, DeliveryId, DeliveryState, ErrorKind, Event, EventId, Generation,
-    Sealed, Store, SubscriptionId, SubscriptionRecord, SubscriptionSettings, Target, TenantId, Timestamp,
+    Attempt, AttemptFailure, AttemptId, CaptureId, Delivery, DeliveryId, DeliveryState, ErrorKind, Event, EventId,
+    Generation, PathKey, Sealed, Store, SubscriptionId, SubscriptionRecord, SubscriptionSettings, Target, TenantId,
+    Timestamp,
 };
 
 /// How long leases of the cases are, in seconds.
@@ -218,5 +221,52 @@ impl Scene {
         let mut outcome = self.success(&lease, now);
         outcome.effect = effect;
         assert_eq!(self.record(now, outcome).await, Recorded::Done);
+    }
+
+    pub(super) fn path_of(&self, tenant: &TenantId, name: &str, now: Timestamp) -> PathRecord {
+        let path_id = name.parse().expect("a legal name");
+        PathRecord::new(PathKey::from_uuid(self.uuid(now)), path_id, tenant.clone(), now)
+    }
+
+    /// Creates a path.
+    pub(super) async fn create(&self, record: PathRecord) -> PathRecord {
+        assert_eq!(self.store.insert_path(&record, None).await.expect("the store works"), PathInserted::Created);
+        record
+    }
+
+    /// A POST that reached the path.
+    pub(super) fn incoming(&self, record: &PathRecord, now: Timestamp, body: &[u8]) -> NewCapture {
+        let request = IncomingRequest::new("POST", format!("/webhook/{}", record.path_id));
+        let request = request.with_body(Bytes::copy_from_slice(body));
+        let id = CaptureId::from_uuid(self.uuid(now));
+        let captured = CapturedRequest::new(id, record.tenant.clone(), record.path_id.clone(), request, now);
+        NewCapture::new(record.key, record.version, captured)
+    }
+
+    /// Keeps one request.
+    pub(super) async fn capture(&self, now: Timestamp, new: NewCapture) -> CaptureId {
+        match self.store.capture(now, &[new]).await.expect("the store works")[..] {
+            [CaptureOutcome::Stored(id)] => id,
+            ref other => panic!("a request was {other:?}"),
+        }
+    }
+
+    /// Keeps one POST that reached the path.
+    pub(super) async fn capture_one(&self, record: &PathRecord, now: Timestamp, body: &[u8]) -> CaptureId {
+        self.capture(now, self.incoming(record, now, body)).await
+    }
+
+    pub(super) async fn usage(&self, record: &PathRecord) -> PathUsage {
+        let found = self.store.path(&record.tenant, &record.path_id).await.expect("the store works");
+        found.expect("the path is there").1
+    }
+
+    /// The bodies that the path holds, newest first.
+    pub(super) async fn bodies(&self, record: &PathRecord) -> Vec<String> {
+        let filter = CaptureFilter::new();
+        let page = PageRequest::newest(1_000);
+        let page = self.store.list_captured(&record.tenant, &record.path_id, &filter, page, u32::MAX).await;
+        let body = |captured: &CapturedRequest| String::from_utf8_lossy(&captured.request.body).into_owned();
+        page.expect("the store works").items.iter().map(body).collect()
     }
 }

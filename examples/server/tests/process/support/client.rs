@@ -29,6 +29,10 @@ impl Client {
         Self { addr, headers: String::new(), stream: None }
     }
 
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// With one more header in each request.
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.push_str(&format!("{name}: {value}\r\n"));

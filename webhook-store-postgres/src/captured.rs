@@ -1,0 +1,312 @@
+//! Captured requests: reading and removing them.
+
+use std::collections::BTreeMap;
+
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position};
+use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, TenantId, Timestamp};
+
+use crate::error::Fault;
+use crate::{history, path, rows};
+
+/// Paths that expire, or are cleared up behind, in one step at most.
+const PATHS_AT_ONCE: i64 = 100;
+/// Requests that are looked through at once.
+const SEARCHED_AT_ONCE: u32 = 16;
+/// Everything of a request but its body.
+const COLUMNS: &str = "r.id, r.tenant, p.path_id, r.number, r.method, r.path, r.query, r.http_version, r.ip_address, \
+    r.peer_address, r.body_size, r.body_sha256, r.body_truncated, r.response_status, r.received_at, r.headers, \
+    r.trailers, octet_length(r.body)::bigint AS body_kept";
+
+/// The requests of the tenant's path.
+fn select(what: &str, tenant: &TenantId, path_id: &PathId) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(format!(
+        "SELECT {what} FROM webhook.path AS p JOIN webhook.captured_request AS r ON r.path_key = p.key
+         WHERE NOT p.removed AND p.path_id = "
+    ));
+    query.push_bind(path_id.as_str().to_owned()).push(" AND p.tenant = ").push_bind(tenant.as_str().to_owned());
+    query
+}
+
+pub(crate) async fn one(
+    conn: &mut PgConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    id: CaptureId,
+) -> Result<Option<CapturedRequest>, Fault> {
+    let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
+    query.push(" AND r.id = ").push_bind(id.as_uuid());
+    let found = query.build().fetch_optional(conn).await?;
+    found.as_ref().map(rows::captured).transpose()
+}
+
+pub(crate) async fn list(
+    conn: &mut PgConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    filter: &CaptureFilter,
+    page: PageRequest,
+    body_limit: u32,
+) -> Result<Page<CapturedRequest>, Fault> {
+    if filter.text.as_ref().is_some_and(|text| !text.is_empty()) {
+        return search(conn, tenant, path_id, filter, page, body_limit).await;
+    }
+    let total = match page.position {
+        Position::Offset(_) => {
+            let mut query = select("count(*) AS total", tenant, path_id);
+            push_filter(&mut query, filter);
+            Some(rows::big_count(&query.build().fetch_one(&mut *conn).await?, "total")?)
+        }
+        _ => None,
+    };
+    let kept = i32::try_from(body_limit).unwrap_or(i32::MAX);
+    let mut query = select(&format!("{COLUMNS}, substring(r.body FROM 1 FOR {kept}) AS body"), tenant, path_id);
+    push_filter(&mut query, filter);
+    history::push_page(&mut query, "r", page);
+    let found = query.build().fetch_all(conn).await?;
+    Ok(Page::from_probe(rows::all(&found, rows::captured)?, page.limit, total))
+}
+
+/// The same where a text is looked for. PostgreSQL has no way to look for bytes in any ASCII case, so the requests are
+/// read and looked through here, few at a time.
+async fn search(
+    conn: &mut PgConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    filter: &CaptureFilter,
+    page: PageRequest,
+    body_limit: u32,
+) -> Result<Page<CapturedRequest>, Fault> {
+    let (mut position, skip, counts) = match page.position {
+        Position::Offset(offset) => (Position::Start, offset, true),
+        position => (position, 0, false),
+    };
+    let wanted = page.limit as usize + 1;
+    let (mut found, mut total) = (Vec::new(), 0);
+    loop {
+        let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
+        push_filter(&mut query, filter);
+        history::push_page(&mut query, "r", PageRequest { limit: SEARCHED_AT_ONCE, position });
+        let read = rows::all(&query.build().fetch_all(&mut *conn).await?, rows::captured)?;
+        let read = Page::from_probe(read, SEARCHED_AT_ONCE, None);
+        let last = read.items.last().map(|captured| captured.id);
+        for mut captured in read.items.into_iter().filter(|captured| filter.matches(captured)) {
+            total += 1;
+            if total > skip && found.len() < wanted {
+                captured.request.body.truncate(body_limit as usize);
+                found.push(captured);
+            }
+        }
+        let enough = found.len() >= wanted && !counts;
+        match last.filter(|_| read.has_more && !enough) {
+            Some(last) => position = Position::After(last.as_uuid()),
+            None => return Ok(Page::from_probe(found, page.limit, counts.then_some(total))),
+        }
+    }
+}
+
+/// All conditions but the text.
+fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &CaptureFilter) {
+    if let Some(method) = &filter.method {
+        query.push(" AND lower(r.method COLLATE \"C\") = ").push_bind(method.to_ascii_lowercase());
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND r.received_at >= ").push_bind(since.as_millis());
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND r.received_at < ").push_bind(until.as_millis());
+    }
+}
+
+pub(crate) async fn after(
+    conn: &mut PgConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    after: Option<CaptureId>,
+    limit: u32,
+) -> Result<Vec<CapturedRequest>, Fault> {
+    let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
+    if let Some(after) = after {
+        query.push(" AND r.id > ").push_bind(after.as_uuid());
+    }
+    query.push(" ORDER BY r.id LIMIT ").push_bind(i64::from(limit));
+    let found = query.build().fetch_all(conn).await?;
+    rows::all(&found, rows::captured)
+}
+
+/// The tenant's newest requests, without their bodies.
+pub(crate) async fn newest(
+    conn: &mut PgConnection,
+    tenant: &TenantId,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<CapturedRequest>, Fault> {
+    let mut query = QueryBuilder::<Postgres>::new(format!(
+        "SELECT {COLUMNS}, ''::bytea AS body FROM webhook.captured_request AS r
+         JOIN webhook.path AS p ON p.key = r.path_key AND NOT p.removed
+         WHERE r.tenant = "
+    ));
+    query.push_bind(tenant.as_str().to_owned());
+    query.push(" AND (p.expires_at IS NULL OR p.expires_at > ").push_bind(now.as_millis());
+    query.push(") ORDER BY r.id DESC LIMIT ").push_bind(i64::from(limit));
+    let found = query.build().fetch_all(conn).await?;
+    rows::all(&found, rows::captured)
+}
+
+pub(crate) async fn remove(
+    conn: &mut PgConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    id: CaptureId,
+) -> Result<bool, Fault> {
+    let mut query = select("r.path_key, octet_length(r.body)::bigint AS body_kept", tenant, path_id);
+    query.push(" AND r.id = ").push_bind(id.as_uuid());
+    let Some(row) = query.build().fetch_optional(&mut *conn).await? else { return Ok(false) };
+    let key = PathKey::from_uuid(rows::id(&row, "path_key")?);
+    path::lock(conn, &[key]).await?;
+    let removed = sqlx::query("DELETE FROM webhook.captured_request WHERE id = $1").bind(id.as_uuid());
+    if removed.execute(&mut *conn).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
+    path::lower_usage(conn, key, 1, rows::big_count(&row, "body_kept")?).await?;
+    Ok(true)
+}
+
+pub(crate) async fn remove_through(
+    conn: &mut PgConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    through: CaptureId,
+    limit: u32,
+) -> Result<u64, Fault> {
+    let Some(record) = path::find(conn, path_id).await?.filter(|record| record.tenant == *tenant) else { return Ok(0) };
+    path::lock(conn, &[record.key]).await?;
+    let mut query = select("r.path_key, r.id, octet_length(r.body)::bigint AS body_kept", tenant, path_id);
+    query.push(" AND r.id <= ").push_bind(through.as_uuid());
+    query.push(" ORDER BY r.id LIMIT ").push_bind(i64::from(limit));
+    let oldest = query.build().fetch_all(&mut *conn).await?;
+    let Some(last) = oldest.last() else { return Ok(0) };
+    let (key, last) = (PathKey::from_uuid(rows::id(last, "path_key")?), CaptureId::from_uuid(rows::id(last, "id")?));
+    let bytes = rows::all(&oldest, |row| rows::big_count(row, "body_kept"))?.into_iter().sum();
+    delete_through(conn, key, last).await?;
+    path::lower_usage(conn, key, oldest.len() as u64, bytes).await?;
+    Ok(oldest.len() as u64)
+}
+
+/// A path's oldest requests: id, and bytes of the body that are kept.
+pub(crate) async fn oldest(conn: &mut PgConnection, path: PathKey, limit: u32) -> Result<Vec<(CaptureId, u64)>, Fault> {
+    let found = sqlx::query(
+        "SELECT id, octet_length(body)::bigint AS body_kept FROM webhook.captured_request WHERE path_key = $1 ORDER BY id LIMIT $2",
+    )
+    .bind(path.as_uuid())
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    rows::all(&found, |row| Ok((CaptureId::from_uuid(rows::id(row, "id")?), rows::big_count(row, "body_kept")?)))
+}
+
+pub(crate) async fn delete_through(conn: &mut PgConnection, path: PathKey, through: CaptureId) -> Result<(), Fault> {
+    sqlx::query("DELETE FROM webhook.captured_request WHERE path_key = $1 AND id <= $2")
+        .bind(path.as_uuid())
+        .bind(through.as_uuid())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn prune(conn: &mut PgConnection, request: CapturePruneRequest) -> Result<CapturePruneStep, Fault> {
+    // One process at a time; the others have nothing to do.
+    let alone: bool =
+        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('webhook.prune_captured', 0))")
+            .fetch_one(&mut *conn)
+            .await?;
+    if !alone {
+        return Ok(CapturePruneStep::default());
+    }
+    let limit = request.limit.max(1);
+    let over: Vec<PathKey> = sqlx::query_scalar(
+        "SELECT key FROM webhook.path WHERE NOT removed AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
+    )
+    .bind(request.now.as_millis())
+    .bind(PATHS_AT_ONCE)
+    .fetch_all(&mut *conn)
+    .await?
+    .into_iter()
+    .map(PathKey::from_uuid)
+    .collect();
+    path::lock(conn, &over).await?;
+    // What was given a later end meanwhile stays.
+    let expired =
+        sqlx::query("UPDATE webhook.path SET removed = true WHERE key = ANY ($1) AND NOT removed AND expires_at <= $2")
+            .bind(over.iter().map(|key| key.as_uuid()).collect::<Vec<_>>())
+            .bind(request.now.as_millis())
+            .execute(&mut *conn)
+            .await?;
+    let removed = sqlx::query("SELECT key FROM webhook.path WHERE removed ORDER BY key LIMIT $1")
+        .bind(PATHS_AT_ONCE)
+        .fetch_all(&mut *conn)
+        .await?;
+    let full = [expired.rows_affected(), removed.len() as u64].contains(&(PATHS_AT_ONCE as u64));
+    let mut left = limit;
+    for row in &removed {
+        left -= clear_up(conn, PathKey::from_uuid(rows::id(row, "key")?), left).await?;
+        if left == 0 {
+            break;
+        }
+    }
+    if left > 0 {
+        left -= prune_old(conn, request.received_before, left).await?;
+    }
+    Ok(CapturePruneStep { requests: u64::from(limit - left), more: left == 0 || full })
+}
+
+/// Removes requests of a removed path, and behind the last one the path itself; how many there were.
+async fn clear_up(conn: &mut PgConnection, path: PathKey, limit: u32) -> Result<u32, Fault> {
+    let deleted = sqlx::query(
+        "DELETE FROM webhook.captured_request WHERE id IN (
+           SELECT id FROM webhook.captured_request WHERE path_key = $1 ORDER BY id LIMIT $2)",
+    )
+    .bind(path.as_uuid())
+    .bind(i64::from(limit))
+    .execute(&mut *conn)
+    .await?;
+    let deleted = u32::try_from(deleted.rows_affected()).unwrap_or(limit);
+    if deleted < limit {
+        for sql in ["DELETE FROM webhook.path_usage WHERE path_key = $1", "DELETE FROM webhook.path WHERE key = $1"] {
+            sqlx::query(sql).bind(path.as_uuid()).execute(&mut *conn).await?;
+        }
+    }
+    Ok(deleted)
+}
+
+async fn prune_old(conn: &mut PgConnection, received_before: Timestamp, limit: u32) -> Result<u32, Fault> {
+    let old = sqlx::query(
+        "SELECT id, path_key, octet_length(body)::bigint AS body_kept FROM webhook.captured_request WHERE id < $1 ORDER BY id LIMIT $2",
+    )
+    .bind(CaptureId::floor(received_before).as_uuid())
+    .bind(i64::from(limit))
+    .fetch_all(&mut *conn)
+    .await?;
+    if old.is_empty() {
+        return Ok(0);
+    }
+    let keys = rows::all(&old, |row| Ok(PathKey::from_uuid(rows::id(row, "path_key")?)))?;
+    path::lock(conn, &keys).await?;
+    // What somebody else removed meanwhile is not counted.
+    let gone = sqlx::query(
+        "DELETE FROM webhook.captured_request WHERE id = ANY ($1) RETURNING path_key, octet_length(body)::bigint AS body_kept",
+    )
+    .bind(rows::all(&old, |row| rows::id(row, "id"))?)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut by_path: BTreeMap<PathKey, (u64, u64)> = BTreeMap::new();
+    for row in &gone {
+        let (requests, bytes) = by_path.entry(PathKey::from_uuid(rows::id(row, "path_key")?)).or_default();
+        *requests += 1;
+        *bytes += rows::big_count(row, "body_kept")?;
+    }
+    for (key, (requests, bytes)) in by_path {
+        path::lower_usage(conn, key, requests, bytes).await?;
+    }
+    Ok(u32::try_from(old.len()).unwrap_or(limit))
+}

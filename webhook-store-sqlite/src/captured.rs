@@ -1,0 +1,256 @@
+//! Captured requests: reading and removing them.
+
+use std::collections::HashMap;
+
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position};
+use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, TenantId, Timestamp};
+
+use crate::error::Fault;
+use crate::{history, path, rows};
+
+/// Paths that expire, or are cleared up behind, in one step at most.
+const PATHS_AT_ONCE: i64 = 100;
+/// Everything of a request but its body.
+const COLUMNS: &str = "r.id, r.tenant, p.path_id, r.number, r.method, r.path, r.query, r.http_version, r.ip_address, \
+    r.peer_address, r.body_size, r.body_sha256, r.body_truncated, r.response_status, r.received_at, r.headers, \
+    r.trailers, length(r.body) AS body_kept";
+
+/// The requests of the tenant's path.
+fn select(what: &str, tenant: &TenantId, path_id: &PathId) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(format!(
+        "SELECT {what} FROM webhook_path AS p CROSS JOIN webhook_captured_request AS r ON r.path_key = p.key
+         WHERE p.removed = 0 AND p.path_id = "
+    ));
+    query.push_bind(path_id.as_str().to_owned()).push(" AND p.tenant = ").push_bind(tenant.as_str().to_owned());
+    query
+}
+
+pub(crate) async fn one(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    id: CaptureId,
+) -> Result<Option<CapturedRequest>, Fault> {
+    let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
+    query.push(" AND r.id = ").push_bind(id.as_uuid());
+    let found = query.build().fetch_optional(conn).await?;
+    found.as_ref().map(rows::captured).transpose()
+}
+
+pub(crate) async fn list(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    filter: &CaptureFilter,
+    page: PageRequest,
+    body_limit: u32,
+) -> Result<Page<CapturedRequest>, Fault> {
+    let total = match page.position {
+        Position::Offset(_) => {
+            let mut query = select("count(*) AS total", tenant, path_id);
+            push_filter(&mut query, filter);
+            Some(rows::big_count(&query.build().fetch_one(&mut *conn).await?, "total")?)
+        }
+        _ => None,
+    };
+    let mut query = select(&format!("{COLUMNS}, substr(r.body, 1, {body_limit}) AS body"), tenant, path_id);
+    push_filter(&mut query, filter);
+    history::push_page(&mut query, "r", page);
+    let found = query.build().fetch_all(conn).await?;
+    Ok(Page::from_probe(rows::all(&found, rows::captured)?, page.limit, total))
+}
+
+fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &CaptureFilter) {
+    if let Some(method) = &filter.method {
+        query.push(" AND r.method COLLATE NOCASE = ").push_bind(method.clone());
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND r.received_at >= ").push_bind(since.as_millis());
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND r.received_at < ").push_bind(until.as_millis());
+    }
+    let Some(text) = filter.text.as_ref().filter(|text| !text.is_empty()) else { return };
+    // `lower` changes ASCII alone and takes bytes as they are, and `instr` of two blobs compares bytes.
+    let text = text.to_ascii_lowercase().into_bytes();
+    for (index, column) in ["r.path", "r.query", "r.headers", "r.trailers", "r.body"].into_iter().enumerate() {
+        query.push(if index == 0 { " AND (" } else { " OR " });
+        query.push(format!("instr(CAST(lower(CAST({column} AS TEXT)) AS BLOB), ")).push_bind(text.clone());
+        query.push(") > 0");
+    }
+    query.push(")");
+}
+
+pub(crate) async fn after(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    after: Option<CaptureId>,
+    limit: u32,
+) -> Result<Vec<CapturedRequest>, Fault> {
+    let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
+    if let Some(after) = after {
+        query.push(" AND r.id > ").push_bind(after.as_uuid());
+    }
+    query.push(" ORDER BY r.id LIMIT ").push_bind(limit);
+    let found = query.build().fetch_all(conn).await?;
+    rows::all(&found, rows::captured)
+}
+
+/// The tenant's newest requests, without their bodies.
+pub(crate) async fn newest(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<CapturedRequest>, Fault> {
+    let mut query = QueryBuilder::<Sqlite>::new(format!(
+        "SELECT {COLUMNS}, x'' AS body FROM webhook_captured_request AS r
+         CROSS JOIN webhook_path AS p ON p.key = r.path_key AND p.removed = 0
+         WHERE r.tenant = "
+    ));
+    query.push_bind(tenant.as_str().to_owned());
+    query.push(" AND (p.expires_at IS NULL OR p.expires_at > ").push_bind(now.as_millis());
+    query.push(") ORDER BY r.id DESC LIMIT ").push_bind(limit);
+    let found = query.build().fetch_all(conn).await?;
+    rows::all(&found, rows::captured)
+}
+
+pub(crate) async fn remove(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    id: CaptureId,
+) -> Result<bool, Fault> {
+    let mut query = select("r.path_key, length(r.body) AS body_kept", tenant, path_id);
+    query.push(" AND r.id = ").push_bind(id.as_uuid());
+    let Some(row) = query.build().fetch_optional(&mut *conn).await? else { return Ok(false) };
+    let key = PathKey::from_uuid(rows::id(&row, "path_key")?);
+    sqlx::query("DELETE FROM webhook_captured_request WHERE id = ?1").bind(id.as_uuid()).execute(&mut *conn).await?;
+    path::lower_usage(conn, key, 1, rows::big_count(&row, "body_kept")?).await?;
+    Ok(true)
+}
+
+pub(crate) async fn remove_through(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    through: CaptureId,
+    limit: u32,
+) -> Result<u64, Fault> {
+    let mut query = select("r.path_key, r.id, length(r.body) AS body_kept", tenant, path_id);
+    query.push(" AND r.id <= ").push_bind(through.as_uuid());
+    query.push(" ORDER BY r.id LIMIT ").push_bind(limit);
+    let oldest = query.build().fetch_all(&mut *conn).await?;
+    let Some(last) = oldest.last() else { return Ok(0) };
+    let (key, last) = (PathKey::from_uuid(rows::id(last, "path_key")?), CaptureId::from_uuid(rows::id(last, "id")?));
+    let bytes = rows::all(&oldest, |row| rows::big_count(row, "body_kept"))?.into_iter().sum();
+    delete_through(conn, key, last).await?;
+    path::lower_usage(conn, key, oldest.len() as u64, bytes).await?;
+    Ok(oldest.len() as u64)
+}
+
+/// A path's oldest requests: id, and bytes of the body that are kept.
+pub(crate) async fn oldest(
+    conn: &mut SqliteConnection,
+    path: PathKey,
+    limit: u32,
+) -> Result<Vec<(CaptureId, u64)>, Fault> {
+    let found = sqlx::query(
+        "SELECT id, length(body) AS body_kept FROM webhook_captured_request WHERE path_key = ?1 ORDER BY id LIMIT ?2",
+    )
+    .bind(path.as_uuid())
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    rows::all(&found, |row| Ok((CaptureId::from_uuid(rows::id(row, "id")?), rows::big_count(row, "body_kept")?)))
+}
+
+pub(crate) async fn delete_through(
+    conn: &mut SqliteConnection,
+    path: PathKey,
+    through: CaptureId,
+) -> Result<(), Fault> {
+    sqlx::query("DELETE FROM webhook_captured_request WHERE path_key = ?1 AND id <= ?2")
+        .bind(path.as_uuid())
+        .bind(through.as_uuid())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn prune(
+    conn: &mut SqliteConnection,
+    request: CapturePruneRequest,
+) -> Result<CapturePruneStep, Fault> {
+    let limit = request.limit.max(1);
+    let expired = sqlx::query(
+        "UPDATE webhook_path SET removed = 1 WHERE key IN (
+           SELECT key FROM webhook_path WHERE removed = 0 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+    )
+    .bind(request.now.as_millis())
+    .bind(PATHS_AT_ONCE)
+    .execute(&mut *conn)
+    .await?;
+    let removed = sqlx::query("SELECT key FROM webhook_path WHERE removed = 1 ORDER BY key LIMIT ?1")
+        .bind(PATHS_AT_ONCE)
+        .fetch_all(&mut *conn)
+        .await?;
+    let full = [expired.rows_affected(), removed.len() as u64].contains(&(PATHS_AT_ONCE as u64));
+    let mut left = limit;
+    for row in &removed {
+        left -= clear_up(conn, PathKey::from_uuid(rows::id(row, "key")?), left).await?;
+        if left == 0 {
+            break;
+        }
+    }
+    if left > 0 {
+        left -= prune_old(conn, request.received_before, left).await?;
+    }
+    Ok(CapturePruneStep { requests: u64::from(limit - left), more: left == 0 || full })
+}
+
+/// Removes requests of a removed path, and behind the last one the path itself; how many there were.
+async fn clear_up(conn: &mut SqliteConnection, path: PathKey, limit: u32) -> Result<u32, Fault> {
+    let deleted = sqlx::query(
+        "DELETE FROM webhook_captured_request WHERE id IN (
+           SELECT id FROM webhook_captured_request WHERE path_key = ?1 ORDER BY id LIMIT ?2)",
+    )
+    .bind(path.as_uuid())
+    .bind(limit)
+    .execute(&mut *conn)
+    .await?;
+    let deleted = u32::try_from(deleted.rows_affected()).unwrap_or(limit);
+    if deleted < limit {
+        for sql in ["DELETE FROM webhook_path_usage WHERE path_key = ?1", "DELETE FROM webhook_path WHERE key = ?1"] {
+            sqlx::query(sql).bind(path.as_uuid()).execute(&mut *conn).await?;
+        }
+    }
+    Ok(deleted)
+}
+
+async fn prune_old(conn: &mut SqliteConnection, received_before: Timestamp, limit: u32) -> Result<u32, Fault> {
+    let old = sqlx::query(
+        "SELECT id, path_key, length(body) AS body_kept FROM webhook_captured_request WHERE id < ?1 ORDER BY id LIMIT ?2",
+    )
+    .bind(CaptureId::floor(received_before).as_uuid())
+    .bind(limit)
+    .fetch_all(&mut *conn)
+    .await?;
+    let Some(last) = old.last() else { return Ok(0) };
+    sqlx::query("DELETE FROM webhook_captured_request WHERE id <= ?1")
+        .bind(rows::id(last, "id")?)
+        .execute(&mut *conn)
+        .await?;
+    let mut by_path: HashMap<PathKey, (u64, u64)> = HashMap::new();
+    for row in &old {
+        let (requests, bytes) = by_path.entry(PathKey::from_uuid(row.try_get("path_key")?)).or_default();
+        *requests += 1;
+        *bytes += rows::big_count(row, "body_kept")?;
+    }
+    for (key, (requests, bytes)) in by_path {
+        path::lower_usage(conn, key, requests, bytes).await?;
+    }
+    Ok(u32::try_from(old.len()).unwrap_or(limit))
+}
