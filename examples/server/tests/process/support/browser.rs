@@ -14,7 +14,7 @@ pub(crate) enum Opened {
     /// It showed a page; this is what became of it after its scripts had two seconds of its time.
     Page(String),
     /// It saved a file.
-    Download(Vec<u8>),
+    Download,
 }
 
 pub(crate) async fn open(url: &str) -> Opened {
@@ -35,16 +35,14 @@ pub(crate) async fn open(url: &str) -> Opened {
     let downloaded = until(url, async || saved(&downloads));
     tokio::select! {
         output = command.output() => Opened::Page(String::from_utf8_lossy(&output.unwrap().stdout).into_owned()),
-        file = downloaded => Opened::Download(file),
+        () = downloaded => Opened::Download,
     }
 }
 
-/// What was saved in that folder, when it is complete.
-fn saved(folder: &Path) -> Option<Vec<u8>> {
-    let files = std::fs::read_dir(folder).ok()?;
-    let mut names = files.filter_map(|file| Some(file.ok()?.path()));
-    let complete = names.find(|path| path.extension().is_none_or(|extension| extension != "crdownload"))?;
-    std::fs::read(complete).ok()
+/// There is a file in that folder. The browser takes its name before it has the bytes; nothing here is empty.
+fn saved(folder: &Path) -> Option<()> {
+    let mut files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    files.any(|file| file.metadata().is_ok_and(|file| file.len() > 0)).then_some(())
 }
 
 /// The browser, which is installed where that is possible.
