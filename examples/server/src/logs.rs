@@ -49,7 +49,9 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitErr
         LogFormat::Text => writer.with_ansi(std::io::stdout().is_terminal()).boxed(),
         LogFormat::Json => writer.with_ansi(false).event_format(json::Json).boxed(),
     };
-    tracing_subscriber::registry().with(writer.with_filter(filter)).try_init()
+    // For all layers, not for this one: a layer's own filter loses the next event of a thread where somebody only asks
+    // whether another one would be logged, as sqlx does about PostgreSQL's notices.
+    tracing_subscriber::registry().with(filter).with(writer).try_init()
 }
 
 #[cfg(test)]

@@ -42,10 +42,15 @@ pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
 impl Server {
     /// On a file in `directory` and a free port, with loopback targets allowed and JSON logs.
     pub(crate) async fn start(directory: &Path, arguments: &[&str]) -> Self {
+        Self::start_on(&database_url(directory), directory, arguments).await
+    }
+
+    /// The same on the database that a flag names.
+    pub(crate) async fn start_on(database: &str, directory: &Path, arguments: &[&str]) -> Self {
         let mut command = program();
         command
             .args(["--listen=127.0.0.1:0", "--allow-network=127.0.0.0/8", "--log-format=json"])
-            .arg(database_url(directory))
+            .arg(database)
             .args(arguments)
             .current_dir(directory);
         Self::spawn(&mut command).await
