@@ -17,8 +17,9 @@ use webhook_core::{IncomingRequest, PathDraft, PathId, TenantId, Webhooks};
 
 use crate::child::{Part, Usage};
 use crate::database::Databases;
+use crate::engine::Queue;
 use crate::receiver::payload;
-use crate::{Error, QueueKind, StoreKind, Way, engine};
+use crate::{Error, StoreKind, Way, engine};
 
 /// Requests before anything is measured.
 const WARM: usize = 2_000;
@@ -54,7 +55,7 @@ enum Sender {
 }
 
 pub(crate) async fn all(plan: Plan) -> Result<(), Error> {
-    let databases = Databases::start(plan.folder.as_deref(), &plan.store)?;
+    let databases = Databases::start(plan.folder.as_deref(), &plan.store, &[])?;
     println!("{} requests a run, {} bytes of body", plan.captures, plan.body);
     println!(
         "{:<34} {:>10} {:>16} {:>20} {:>12} {:>9}",
@@ -87,12 +88,13 @@ async fn run(
     let tenant = TenantId::default();
     let (sender, part) = match through {
         Way::Library => {
-            let webhooks = engine::build(store, QueueKind::None, database).await?;
+            let webhooks = engine::build(store, &Queue::None, database).await?;
             let path = webhooks.create_path(&tenant, PathDraft::new()).await?;
             (Sender::Library(webhooks, path.path_id), None)
         }
         Way::Http => {
-            let arguments = ["engine", "--store", store.name(), "--queue", "none", "--database", database];
+            let arguments =
+                ["engine", "--store", store.name(), "--queue", "none", "--role", "all", "--database", database];
             let part = Part::start(&arguments).await?;
             let mut connector = HttpConnector::new();
             connector.set_nodelay(true);

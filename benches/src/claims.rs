@@ -46,7 +46,7 @@ struct Times {
 }
 
 pub(crate) async fn all(folder: Option<&Path>, rows: u64) -> Result<(), Error> {
-    let databases = Databases::start(folder, &[StoreKind::Postgres])?;
+    let databases = Databases::start(folder, &[StoreKind::Postgres], &[])?;
     let scenario =
         |name: &str, open, ended, owned, passing| Scenario { name: name.to_owned(), open, ended, owned, passing };
     let many = format!("{rows} open, {rows} ended");

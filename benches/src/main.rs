@@ -36,11 +36,15 @@ struct Plan {
     #[arg(long, value_enum, default_values = ["memory", "sqlite"], value_delimiter = ',')]
     store: Vec<StoreKind>,
     /// Who tells workers what is due.
-    #[arg(long, value_enum, default_value = "none")]
-    queue: QueueKind,
+    #[arg(long, value_enum, default_values = ["none"], value_delimiter = ',')]
+    queue: Vec<QueueKind>,
     /// Through the library, or through HTTP, one event per POST /events.
     #[arg(long, value_enum, default_values = ["library", "http"], value_delimiter = ',')]
     through: Vec<Way>,
+    /// Processes that deliver, beside one that only accepts; with none that one does both. Only on PostgreSQL and through
+    /// HTTP are there others.
+    #[arg(long, default_values = ["0"], value_delimiter = ',')]
+    workers: Vec<usize>,
     /// Callers that emit at the same time.
     #[arg(long, default_values = ["32"], value_delimiter = ',')]
     concurrency: Vec<usize>,
@@ -79,8 +83,11 @@ enum Part {
         #[arg(long, value_enum)]
         store: StoreKind,
         /// Who tells workers what is due.
+        #[arg(long)]
+        queue: engine::Queue,
+        /// What the process does.
         #[arg(long, value_enum)]
-        queue: QueueKind,
+        role: engine::Duty,
         /// The database: a file or a URL.
         #[arg(long)]
         database: String,
@@ -99,6 +106,8 @@ enum StoreKind {
 enum QueueKind {
     None,
     Memory,
+    /// A Redis server that the program starts.
+    Redis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,7 +135,7 @@ fn main() -> Result<(), Error> {
     runtime.block_on(async {
         match arguments.part {
             Some(Part::Receiver) => receiver::serve().await,
-            Some(Part::Engine { store, queue, database }) => engine::serve(store, queue, &database).await,
+            Some(Part::Engine { store, queue, role, database }) => engine::serve(store, &queue, role, &database).await,
             Some(Part::Claims { rows }) => claims::all(arguments.plan.folder.as_deref(), rows).await,
             Some(Part::Captures(plan)) => captures::all(plan).await,
             None => run::all(arguments.plan).await,

@@ -8,9 +8,10 @@ use webhook_core::{EventType, Role};
 
 use crate::child::{Part, Usage};
 use crate::database::Databases;
+use crate::engine::Queue;
 use crate::histogram::Percentiles;
 use crate::load::Caller;
-use crate::{Error, Plan, StoreKind, Way, engine, floor};
+use crate::{Error, Plan, QueueKind, StoreKind, Way, engine, floor};
 
 /// One line of the table.
 struct Line {
@@ -44,7 +45,7 @@ impl Line {
 }
 
 pub(crate) async fn all(plan: Plan) -> Result<(), Error> {
-    let databases = Databases::start(plan.folder.as_deref(), &plan.store)?;
+    let databases = Databases::start(plan.folder.as_deref(), &plan.store, &plan.queue)?;
     let receiver = Part::start(&["receiver"]).await?;
     println!("{} deliveries a run, {} bytes of payload", plan.deliveries, plan.payload);
     let (commit, rows) = floor::sqlite(&plan, &databases.file()).await?;
@@ -59,63 +60,87 @@ pub(crate) async fn all(plan: Plan) -> Result<(), Error> {
         bare = Some(floor);
     }
     let mut lines = Vec::new();
+    for run in runs(&plan, &receiver) {
+        let (database, queue) = (databases.fresh(run.store)?, databases.queue(run.queue)?);
+        // Beside each run, as the machine's speed changes with whatever else it does.
+        let before = floor::posts(&plan, &receiver, run.concurrency).await?;
+        let line = run.measure(&database, &queue).await?;
+        let after = floor::posts(&plan, &receiver, run.concurrency).await?;
+        let floor = (before + after) / 2.0;
+        let combined = bare.filter(|_| run.store == StoreKind::Postgres);
+        let combined = combined.map(|bare| 1.0 / (1.0 / floor + 1.0 / bare.inserts + 1.0 / bare.records));
+        let line = Line { floor, combined, ..line };
+        println!("{}", line.in_words());
+        lines.push(line);
+    }
+    print_table(&lines);
+    Ok(())
+}
+
+/// Every combination of what the plan names, as far as there is such a thing.
+fn runs<'a>(plan: &'a Plan, receiver: &'a Part) -> Vec<Run<'a>> {
+    let mut runs = Vec::new();
     for &concurrency in &plan.concurrency {
         for &store in &plan.store {
             for &through in &plan.through {
-                for &fan_out in &plan.fan_out {
-                    let run = Run { plan: &plan, receiver: &receiver, store, through, concurrency, fan_out };
-                    let database = databases.fresh(store)?;
-                    // Beside each run, as the machine's speed changes with whatever else it does.
-                    let before = floor::posts(&plan, &receiver, concurrency).await?;
-                    let line = run.measure(&database).await?;
-                    let after = floor::posts(&plan, &receiver, concurrency).await?;
-                    let floor = (before + after) / 2.0;
-                    let combined = bare.filter(|_| store == StoreKind::Postgres);
-                    let combined = combined.map(|bare| 1.0 / (1.0 / floor + 1.0 / bare.inserts + 1.0 / bare.records));
-                    let line = Line { floor, combined, ..line };
-                    println!("{}", line.in_words());
-                    lines.push(line);
+                for &queue in &plan.queue {
+                    for &workers in &plan.workers {
+                        for &fan_out in &plan.fan_out {
+                            runs.push(Run { plan, receiver, store, queue, through, workers, concurrency, fan_out });
+                        }
+                    }
                 }
             }
         }
     }
-    print_table(&lines);
-    Ok(())
+    runs.retain(|run| run.workers == 0 || (run.store == StoreKind::Postgres && run.through == Way::Http));
+    runs
 }
 
 struct Run<'a> {
     plan: &'a Plan,
     receiver: &'a Part,
     store: StoreKind,
+    queue: QueueKind,
     through: Way,
+    workers: usize,
     concurrency: usize,
     fan_out: usize,
 }
 
 impl Run<'_> {
-    async fn measure(&self, database: &str) -> Result<Line, Error> {
+    async fn measure(&self, database: &str, queue: &Queue) -> Result<Line, Error> {
         let shutdown = CancellationToken::new();
-        let (caller, part) = self.start(database, &shutdown).await?;
+        let (caller, parts) = self.start(database, queue, &shutdown).await?;
         for number in 0..self.fan_out {
             caller.subscribe(&format!("http://{}/{number}", self.receiver.addr)).await?;
         }
         // Connections, caches and windows are warm before anything is measured.
         self.flood(&caller, 2_000 / self.fan_out + 1).await?;
         let events = self.plan.deliveries / self.fan_out;
-        let before = usage(part.as_ref());
+        let before = usage(&parts);
         let start = Instant::now();
         let (accepting, under_load) = self.flood(&caller, events).await?;
         let took = start.elapsed();
-        let after = usage(part.as_ref());
+        let after = usage(&parts);
         let lone = self.lone(&caller).await?;
         shutdown.cancel();
         let deliveries = (events * self.fan_out) as f64;
         let delivered = deliveries / took.as_secs_f64();
         Ok(Line {
             name: format!(
-                "{}, {}, {} callers, fan-out {}",
+                "{}{}, {}, {} callers, fan-out {}",
                 self.store.name(),
-                if self.through == Way::Http { "HTTP" } else { "library" },
+                match self.queue {
+                    QueueKind::None => "",
+                    QueueKind::Memory => " + memory",
+                    QueueKind::Redis => " + redis",
+                },
+                match (self.through, self.workers) {
+                    (Way::Library, _) => "library".to_owned(),
+                    (Way::Http, 0) => "HTTP".to_owned(),
+                    (Way::Http, workers) => format!("HTTP, {workers} workers"),
+                },
                 self.concurrency,
                 self.fan_out
             ),
@@ -130,19 +155,30 @@ impl Run<'_> {
         })
     }
 
-    async fn start(&self, database: &str, shutdown: &CancellationToken) -> Result<(Caller, Option<Part>), Error> {
+    async fn start(
+        &self,
+        database: &str,
+        queue: &Queue,
+        shutdown: &CancellationToken,
+    ) -> Result<(Caller, Vec<Part>), Error> {
+        let queue_text = queue.to_string();
+        let part = async |role| {
+            let options = ["--store", self.store.name(), "--queue", &queue_text, "--database", database];
+            Part::start(&[&["engine", "--role", role], &options[..]].concat()).await
+        };
         match self.through {
             Way::Library => {
-                let webhooks = engine::build(self.store, self.plan.queue, database).await?;
+                let webhooks = engine::build(self.store, queue, database).await?;
                 let (running, shutdown) = (webhooks.clone(), shutdown.clone());
                 tokio::spawn(async move { running.run(Role::Worker, shutdown).await });
-                Ok((Caller::Library(webhooks), None))
+                Ok((Caller::Library(webhooks), Vec::new()))
             }
             Way::Http => {
-                let queue = format!("{:?}", self.plan.queue).to_lowercase();
-                let arguments = ["engine", "--store", self.store.name(), "--queue", &queue, "--database", database];
-                let part = Part::start(&arguments).await?;
-                Ok((Caller::http(part.addr), Some(part)))
+                let mut parts = vec![part(if self.workers == 0 { "all" } else { "api" }).await?];
+                for _ in 0..self.workers {
+                    parts.push(part("worker").await?);
+                }
+                Ok((Caller::http(parts[0].addr), parts))
             }
         }
     }
@@ -180,14 +216,21 @@ impl Run<'_> {
     }
 }
 
-fn usage(part: Option<&Part>) -> Usage {
-    part.map_or_else(Usage::of_this_process, Part::usage)
+/// Of these processes together; of this one where there are none.
+fn usage(parts: &[Part]) -> Usage {
+    if parts.is_empty() {
+        return Usage::of_this_process();
+    }
+    parts.iter().map(Part::usage).fold(Usage::default(), |sum, part| Usage {
+        cpu_seconds: sum.cpu_seconds + part.cpu_seconds,
+        peak_mib: sum.peak_mib + part.peak_mib,
+    })
 }
 
 fn print_table(lines: &[Line]) {
     println!();
     println!(
-        "{:<42} {:>10} {:>11} {:>16} {:>19} {:>19} {:>12} {:>9}",
+        "{:<52} {:>10} {:>11} {:>16} {:>19} {:>19} {:>12} {:>9}",
         "run",
         "accepted/s",
         "delivered/s",
@@ -201,7 +244,7 @@ fn print_table(lines: &[Line]) {
         |figures: &Percentiles| format!("{:.1} / {:.1} ms", figures.p50 as f64 / 1e3, figures.p99 as f64 / 1e3);
     for line in lines {
         println!(
-            "{:<42} {:>10.0} {:>11.0} {:>16} {:>19} {:>19} {:>12.3} {:>9.0}",
+            "{:<52} {:>10.0} {:>11.0} {:>16} {:>19} {:>19} {:>12.3} {:>9.0}",
             line.name,
             line.accepted,
             line.delivered,

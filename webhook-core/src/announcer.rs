@@ -1,9 +1,11 @@
 //! Tells other processes what they should not have to poll for, and hears what they say.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -21,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Says that deliveries are due: the first time at once, then in intervals, however many there are.
 #[derive(Debug)]
 pub(crate) struct Announcer {
-    notifier: Option<Arc<dyn Notifier>>,
+    notifiers: Arc<[Arc<dyn Notifier>]>,
     state: Arc<Mutex<State>>,
 }
 
@@ -33,20 +35,22 @@ struct State {
 }
 
 impl Announcer {
-    pub(crate) fn new(notifier: Option<Arc<dyn Notifier>>) -> Self {
-        Self { notifier, state: Arc::default() }
+    pub(crate) fn new(notifiers: Vec<Arc<dyn Notifier>>) -> Self {
+        Self { notifiers: notifiers.into(), state: Arc::default() }
     }
 
     /// Deliveries are due that this process has not taken.
     pub(crate) fn due(&self) {
-        let Some(notifier) = &self.notifier else { return };
+        if self.notifiers.is_empty() {
+            return;
+        }
         let mut state = lock(&self.state);
         state.due = true;
         if std::mem::replace(&mut state.resting, true) {
             return;
         }
         drop(state);
-        let (notifier, state) = (Arc::clone(notifier), Arc::clone(&self.state));
+        let (notifiers, state) = (Arc::clone(&self.notifiers), Arc::clone(&self.state));
         tokio::spawn(async move {
             loop {
                 {
@@ -56,9 +60,7 @@ impl Announcer {
                         return;
                     }
                 }
-                if let Err(error) = notifier.publish(&[Signal::Due]).await {
-                    tracing::debug!(%error, "other workers were not woken; they poll");
-                }
+                publish(&notifiers, &Signal::Due).await;
                 tokio::time::sleep(QUIET).await;
             }
         });
@@ -66,19 +68,30 @@ impl Announcer {
 
     /// The tenant's subscriptions changed.
     pub(crate) fn subscriptions_changed(&self, tenant: &TenantId) {
-        let Some(notifier) = self.notifier.clone() else { return };
+        let notifiers = Arc::clone(&self.notifiers);
         let signal = Signal::SubscriptionsChanged(tenant.clone());
-        tokio::spawn(async move {
-            if let Err(error) = notifier.publish(&[signal]).await {
-                tracing::debug!(%error, "other processes were not told of a changed subscription; they poll");
-            }
-        });
+        if !notifiers.is_empty() {
+            tokio::spawn(async move { publish(&notifiers, &signal).await });
+        }
     }
+}
+
+/// Through all of them at the same time: what one cannot carry, another one does.
+async fn publish(notifiers: &[Arc<dyn Notifier>], signal: &Signal) {
+    let saying = notifiers.iter().map(|notifier| async move {
+        if let Err(error) = notifier.publish(std::slice::from_ref(signal)).await {
+            tracing::debug!(%error, "other processes were not told; they poll");
+        }
+    });
+    join_all(saying).await;
 }
 
 /// Hears signals for ever, and does what they say. Returns at once where there is no notifier.
 pub(crate) async fn listen(context: &Context, indexes: &Indexes, worker: &Worker) {
-    let Some(notifier) = &context.notifier else { return };
+    let notifiers = &context.announcer.notifiers;
+    if notifiers.is_empty() {
+        return;
+    }
     let changed = Changed::default();
     let hear = |signal| match signal {
         Signal::Due => worker.wake(),
@@ -88,18 +101,30 @@ pub(crate) async fn listen(context: &Context, indexes: &Indexes, worker: &Worker
             changed.all();
         }
     };
-    tokio::join!(listen_again_and_again(&**notifier, &hear), changed.follow(indexes));
+    let listening = notifiers.iter().map(|notifier| listen_again_and_again(&**notifier, &hear));
+    tokio::join!(join_all(listening), changed.follow(indexes));
 }
 
 async fn listen_again_and_again(notifier: &dyn Notifier, hear: &(dyn Fn(Signal) + Send + Sync)) {
     let mut pause = FIRST_PAUSE;
+    let deaf = AtomicBool::new(false);
+    let hear = |signal| {
+        if deaf.swap(false, Ordering::Relaxed) {
+            tracing::info!("signals of other processes are heard again");
+        }
+        hear(signal);
+    };
     loop {
         let begun = Instant::now();
-        let error = notifier.listen(hear).await;
+        let error = notifier.listen(&hear).await;
         if begun.elapsed() > LONGEST_PAUSE {
             pause = FIRST_PAUSE;
         }
-        tracing::info!(%error, "signals of other processes are not heard; trying again");
+        if deaf.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%error, "signals of other processes are not heard yet");
+        } else {
+            tracing::warn!(%error, "signals of other processes are not heard; trying again, and polling meanwhile");
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -168,10 +193,33 @@ mod tests {
         }
     }
 
+    #[derive(Debug)]
+    struct Mute;
+
+    #[async_trait]
+    impl Notifier for Mute {
+        async fn publish(&self, _: &[Signal]) -> Result<(), NotifierError> {
+            Err(NotifierError::Unavailable("it is mute".into()))
+        }
+
+        async fn listen(&self, _: &(dyn Fn(Signal) + Send + Sync)) -> NotifierError {
+            NotifierError::Unavailable("it is deaf, too".into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_notifier_cannot_say_another_one_says() {
+        let said = Arc::new(Said::default());
+        let announcer = Announcer::new(vec![Arc::new(Mute), Arc::clone(&said) as Arc<dyn Notifier>]);
+        announcer.due();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(lock(&said.0).len(), 1);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_first_signal_goes_at_once_and_a_flood_is_one_in_fifty_milliseconds() {
         let said = Arc::new(Said::default());
-        let announcer = Announcer::new(Some(Arc::clone(&said) as Arc<dyn Notifier>));
+        let announcer = Announcer::new(vec![Arc::clone(&said) as Arc<dyn Notifier>]);
         let start = Instant::now();
         for _ in 0..200 {
             announcer.due();

@@ -35,7 +35,7 @@ pub struct WebhooksBuilder {
     keyring: Keyring,
     retry: Arc<dyn RetryPolicy>,
     limiter: Arc<dyn RateLimiter>,
-    notifier: Option<Arc<dyn Notifier>>,
+    notifiers: Vec<Arc<dyn Notifier>>,
     cache: Option<Arc<dyn SharedCache>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -45,7 +45,7 @@ pub struct WebhooksBuilder {
 impl WebhooksBuilder {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self {
-            notifier: store.notifier(),
+            notifiers: store.notifier().into_iter().collect(),
             clock: store.clock(),
             store,
             queue: None,
@@ -103,9 +103,10 @@ impl WebhooksBuilder {
         self
     }
 
-    /// Carries signals between the processes that share the store. By default the store's own, where it has one.
+    /// One more that carries signals between the processes that share the store, beside the store's own, where it has one:
+    /// everything is said through all of them, and what one misses another one carries.
     pub fn notifier(mut self, notifier: Arc<dyn Notifier>) -> Self {
-        self.notifier = Some(notifier);
+        self.notifiers.push(notifier);
         self
     }
 
@@ -156,8 +157,7 @@ impl WebhooksBuilder {
             keyring: self.keyring,
             retry: self.retry,
             limiter: self.limiter,
-            announcer: Announcer::new(self.notifier.clone()),
-            notifier: self.notifier,
+            announcer: Announcer::new(self.notifiers),
             shelf: Shelf::new(self.cache),
             ids: Ids::new(Arc::clone(&self.clock), Arc::clone(&self.entropy)),
             clock: self.clock,

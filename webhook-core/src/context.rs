@@ -8,9 +8,7 @@ use crate::announcer::Announcer;
 use crate::id::Ids;
 use crate::shelf::Shelf;
 use crate::transport::AddressGuard;
-use crate::{
-    Clock, Entropy, Keyring, Notifier, Options, Queue, RateLimiter, RetryPolicy, Signers, Store, Timestamp, Transport,
-};
+use crate::{Clock, Entropy, Keyring, Options, Queue, RateLimiter, RetryPolicy, Signers, Store, Timestamp, Transport};
 
 /// The seams and limits of one engine.
 #[derive(Debug)]
@@ -23,7 +21,6 @@ pub(crate) struct Context {
     pub(crate) keyring: Keyring,
     pub(crate) retry: Arc<dyn RetryPolicy>,
     pub(crate) limiter: Arc<dyn RateLimiter>,
-    pub(crate) notifier: Option<Arc<dyn Notifier>>,
     pub(crate) announcer: Announcer,
     pub(crate) shelf: Shelf,
     pub(crate) clock: Arc<dyn Clock>,

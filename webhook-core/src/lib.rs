@@ -40,6 +40,7 @@ mod target;
 pub mod testing;
 mod timestamp;
 pub mod transport;
+pub mod verify;
 mod webhooks;
 mod worker;
 
@@ -82,9 +83,7 @@ pub use retry::{
 pub use secret::Secret;
 #[cfg(feature = "ed25519")]
 pub use signature::Ed25519Signer;
-pub use signature::{
-    Message, PlainSigner, SecretError, SignError, Signer, Signers, StandardSigner, VerifyError, verify_ingest,
-};
+pub use signature::{Message, PlainSigner, SecretError, SignError, Signer, Signers, StandardSigner};
 pub use store::{MemoryStore, Store, StoreError};
 pub use subscription::{
     DisabledReason, Generation, PreviousSecret, SubscriptionRecord, SubscriptionSecrets, SubscriptionSettings,
@@ -96,4 +95,5 @@ pub use transport::HttpTransport;
 pub use transport::{
     AddressGuard, Blocked, Deadlines, OutboundRequest, OutboundResponse, TargetError, Transport, TransportError,
 };
+pub use verify::{Inbound, Verified, Verifier, VerifyFailure, verify_ingest};
 pub use webhooks::{Role, Webhooks};

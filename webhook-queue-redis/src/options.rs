@@ -64,6 +64,12 @@ impl RedisOptions {
         self
     }
 
+    /// Where Redis is, without who uses it: `redis://host:port`, or `redis+cluster://` with all the nodes given.
+    pub fn address(&self) -> String {
+        let scheme = if self.address.is_cluster() { "redis+cluster" } else { "redis" };
+        format!("{scheme}://{}", self.address.hosts().join(","))
+    }
+
     /// How long any call may take before Redis counts as not answering.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
@@ -102,5 +108,7 @@ mod tests {
         let options = RedisOptions::new("redis://user:canary@a").unwrap();
         let text = format!("{options:?} {:?}", crate::keys::Keys::new(&options));
         assert!(text.contains("a:6379") && !text.contains("canary") && !text.contains("user"), "{text}");
+        assert_eq!(options.address(), "redis://a:6379");
+        assert_eq!(RedisOptions::new("redis+cluster://:canary@a:1,b").unwrap().address(), "redis+cluster://a:1,b:6379");
     }
 }

@@ -10,6 +10,7 @@ use webhook_axum::{ApiKeys, ParseApiKeyError};
 use webhook_core::{
     AddressGuard, Keyring, KeyringConfigError, Options, ParseEncryptionKeyError, RetryPolicy, RetryPolicyError,
 };
+use webhook_queue_redis::{PrefixError, RedisOptions, RedisUrlError};
 use webhook_store_postgres::OpenError as PostgresError;
 use webhook_store_sqlite::OpenError as SqliteError;
 
@@ -28,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) role: RoleFlag,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) database: Database,
+    pub(crate) redis: Option<RedisOptions>,
     pub(crate) migrations: Migrations,
     pub(crate) startup_timeout: Duration,
     pub(crate) guard: AddressGuard,
@@ -51,14 +53,16 @@ pub(crate) enum ConfigError {
          or listen on 127.0.0.1"
     )]
     Open(SocketAddr),
-    #[error("{0} are not in this build yet")]
-    NotInThisBuild(&'static str),
     #[error("the database URL is none of postgres://…, sqlite://PATH, sqlite+aiosqlite:///PATH and memory:")]
     Database,
     #[error("the database URL is not one for SQLite")]
     Sqlite(#[source] SqliteError),
     #[error("the database URL is not one for PostgreSQL")]
     Postgres(#[source] PostgresError),
+    #[error("the Redis URL is none of redis://…, rediss://…, redis+cluster://HOST,HOST,… and rediss+cluster://…")]
+    Redis(#[source] RedisUrlError),
+    #[error("the Redis prefix is not valid")]
+    RedisPrefix(#[source] PrefixError),
     #[error("the roles api and worker need a database that processes share, which SQLite and memory are not")]
     Alone,
     #[error("API key number {number} is not valid")]
@@ -81,9 +85,6 @@ impl Config {
         if api_keys.is_empty() && !listen.ip().is_loopback() {
             return Err(ConfigError::Open(listen));
         }
-        if flags.redis_url.is_some() {
-            return Err(ConfigError::NotInThisBuild("Redis queues"));
-        }
         let database = Database::parse(&flags.database_url, flags.database_max_connections)?;
         if flags.role != RoleFlag::All && !database.is_shared() {
             return Err(ConfigError::Alone);
@@ -96,6 +97,7 @@ impl Config {
             role: flags.role,
             trusted_proxies: networks(&flags.trusted_proxies),
             database,
+            redis: redis(flags)?,
             migrations: if flags.no_migrate { Migrations::Require } else { Migrations::Apply },
             startup_timeout: flags.startup_timeout,
             guard: guard(&allowed, flags.allow_http),
@@ -117,6 +119,8 @@ impl Config {
             public_url = self.public_url.as_ref().map(Url::as_str),
             role = ?self.role,
             database_url = %self.database,
+            redis_url = self.redis.as_ref().map(RedisOptions::address),
+            redis_prefix = self.redis.as_ref().map(|_| &flags.redis_prefix),
             no_migrate = self.migrations == Migrations::Require,
             allow_networks = list(&mut self.allowed.iter().map(ToString::to_string)),
             allow_http = self.allow_http,
@@ -137,10 +141,21 @@ impl Config {
         if self.key_ids.is_empty() {
             tracing::warn!("secrets are stored in clear: give --encryption-key to seal them");
         }
+        if self.redis.is_some() && !self.database.is_shared() {
+            tracing::warn!(
+                "Redis gains nothing here: this database belongs to one process, which could be its own queue"
+            );
+        }
         if self.api_keys.is_empty() {
             tracing::warn!("the API is open to everybody on this machine: give --api-key to close it");
         }
     }
+}
+
+fn redis(flags: &Flags) -> Result<Option<RedisOptions>, ConfigError> {
+    let Some(url) = &flags.redis_url else { return Ok(None) };
+    let options = RedisOptions::new(url).map_err(ConfigError::Redis)?;
+    options.with_prefix(&flags.redis_prefix).map(Some).map_err(ConfigError::RedisPrefix)
 }
 
 fn networks(given: &[Networks]) -> Vec<IpNet> {
@@ -201,9 +216,24 @@ mod tests {
     }
 
     #[test]
-    fn redis_is_yet_to_come() {
-        let error = resolve(&["--redis-url=redis://:canary@host"]).unwrap_err().to_string();
-        assert!(error.contains("not in this build yet") && !error.contains("canary"), "{error}");
+    fn redis_is_a_server_or_a_cluster() {
+        assert!(resolve(&[]).unwrap().redis.is_none());
+        for (url, address) in [
+            ("redis://user:canary@host/2", "redis://host:6379"),
+            ("rediss://:canary@host:1", "redis://host:1"),
+            ("redis+cluster://:canary@a,b:2", "redis+cluster://a:6379,b:2"),
+        ] {
+            let redis = resolve(&["--redis-prefix=acme", "--redis-url", url]).unwrap().redis.unwrap();
+            assert_eq!(redis.address(), address);
+            assert!(format!("{redis:?}").contains("acme"));
+        }
+        let error = |arguments: &[&str]| crate::chain(&resolve(arguments).unwrap_err());
+        for url in ["redis://:canary@host:port", "http://:canary@host", "redis+cluster://:canary@"] {
+            let text = error(&["--redis-url", url]);
+            assert!(text.contains("Redis URL") && !text.contains("canary"), "{text}");
+        }
+        let text = error(&["--redis-url=redis://host", "--redis-prefix={wh}"]);
+        assert!(text.contains("prefix is not valid: a key prefix"), "{text}");
     }
 
     #[test]

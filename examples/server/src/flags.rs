@@ -68,9 +68,14 @@ pub(crate) struct Flags {
           value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub(crate) database_max_connections: u32,
 
-    /// A Redis that speeds up the queue [default: none, the database is the queue]
+    /// A Redis for processes that share a database: redis://…, rediss://…, redis+cluster://HOST,HOST,… or
+    /// rediss+cluster://… [default: none, the database is the queue]
     #[arg(long, env = "REDIS_URL", global = true, value_name = "URL")]
     pub(crate) redis_url: Option<String>,
+
+    /// What all names in Redis start with: installations that share one need different prefixes
+    #[arg(long, env = "REDIS_PREFIX", global = true, value_name = "TEXT", default_value = "wh")]
+    pub(crate) redis_prefix: String,
 
     /// What this process does
     #[arg(long, env = "ROLE", global = true, default_value = "all", ignore_case = true)]
@@ -195,11 +200,26 @@ impl Flags {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
         CommandLine::definition().debug_assert();
+    }
+
+    /// `PORT` is no flag's; the password is compose.yaml's alone, which asks for it.
+    #[test]
+    fn the_example_of_settings_has_every_variable_and_no_other() {
+        let example: BTreeSet<_> =
+            include_str!("../../../.env.example").lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        let example = example.into_iter().filter(|name| !name.starts_with('#')).map(ToOwned::to_owned);
+        let definition = CommandLine::command();
+        let known = definition.get_arguments().filter_map(|arg| arg.get_env()?.to_str());
+        let known: BTreeSet<_> = known.chain(["PORT", "POSTGRES_PASSWORD"]).map(ToOwned::to_owned).collect();
+        assert_eq!(example.collect::<BTreeSet<_>>(), known);
+        assert!(include_str!("../../../compose.yaml").contains("${POSTGRES_PASSWORD:?"));
     }
 
     #[test]

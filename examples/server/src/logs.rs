@@ -42,15 +42,22 @@ impl FromStr for LogLevel {
 /// say no more than warnings.
 pub(crate) fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitError> {
     let level = LevelFilter::from_level(level.0);
-    let ours = ["webhook_server", "webhook_axum", "webhook_core", "webhook_store_sqlite"];
+    let ours = [
+        "webhook_server",
+        "webhook_axum",
+        "webhook_core",
+        "webhook_queue_redis",
+        "webhook_store_postgres",
+        "webhook_store_sqlite",
+    ];
     let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours.map(|name| (name, level)));
     let writer = fmt::layer().with_writer(std::io::stdout).log_internal_errors(false);
     let writer = match format {
         LogFormat::Text => writer.with_ansi(std::io::stdout().is_terminal()).boxed(),
         LogFormat::Json => writer.with_ansi(false).event_format(json::Json).boxed(),
     };
-    // For all layers, not for this one: a layer's own filter loses the next event of a thread where somebody only asks
-    // whether another one would be logged, as sqlx does about PostgreSQL's notices.
+    // One filter for all: a filter of the writer alone loses an event after each one that somebody asked about and then
+    // did not write, as sqlx does.
     tracing_subscriber::registry().with(filter).with(writer).try_init()
 }
 

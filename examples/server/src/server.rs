@@ -10,6 +10,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use webhook_axum::{Api, ApiOptions, Duty, Readiness, ServeOptions, access_log, not_found};
 use webhook_core::{BuildError, Role, Webhooks};
+use webhook_queue_redis::{Redis, RedisCache, RedisNotifier, RedisQueue, RedisRateLimiter};
 
 use crate::config::Config;
 use crate::database::{DatabaseError, OpenDatabase};
@@ -43,12 +44,21 @@ impl Server {
     /// Opens the database, and listens only then.
     pub(crate) async fn start(config: &Config, figures: PrometheusHandle) -> Result<Self, ServerError> {
         let database = config.database.open(config.migrations, config.startup_timeout).await?;
-        let webhooks = Webhooks::builder(database.store())
+        let mut builder = Webhooks::builder(database.store())
             .guard(config.guard.clone())
             .keyring(config.keyring.clone())
             .retry(Arc::clone(&config.retry))
-            .options(config.options.clone())
-            .build()?;
+            .options(config.options.clone());
+        if let Some(options) = &config.redis {
+            // It connects when it is first used: the server starts, and goes on, without its Redis.
+            let redis = Redis::new(options);
+            builder = builder
+                .queue(Arc::new(RedisQueue::new(redis.clone())))
+                .notifier(Arc::new(RedisNotifier::new(redis.clone())))
+                .rate_limiter(Arc::new(RedisRateLimiter::new(redis.clone())))
+                .shared_cache(Arc::new(RedisCache::new(redis)));
+        }
+        let webhooks = builder.build()?;
         let listen = |source| ServerError::Listen { addr: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let addr = listener.local_addr().map_err(listen)?;

@@ -7,12 +7,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+use webhook_test_servers::PostgresServer;
 
 use crate::support::database::Database;
 use crate::support::receiver::{Arrival, Receiver};
 use crate::support::senders::Senders;
-use crate::support::server::Server;
-use crate::support::until;
+use crate::support::server::{Server, sqlite_url};
+use crate::support::{PATIENCE, until, within};
 
 const EVENTS: usize = 1000;
 const KILLS: usize = 10;
@@ -21,28 +22,38 @@ const ROUND: usize = 90;
 const SENDERS: usize = 12;
 /// Attempts at once: what may be in flight at a kill.
 const CONCURRENCY: usize = 48;
+/// How long a lease lasts that nobody gives back.
+const LEASE: Duration = Duration::from_secs(45);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_subscription_survives_kills() {
-    survive(1, 1).await;
+    let directory = tempfile::tempdir().unwrap();
+    survive(&sqlite_url(directory.path()), 1, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_subscriptions_survive_kills() {
-    survive(3, 3).await;
+    let directory = tempfile::tempdir().unwrap();
+    survive(&sqlite_url(directory.path()), 3, 3).await;
+}
+
+/// Leases outlive the killed process here: what was in flight comes again when they have run out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscriptions_on_postgres_survive_kills() {
+    let postgres = PostgresServer::start();
+    survive(&postgres.url(), 3, 5).await;
 }
 
 /// `KILL_SEED` repeats a run with another seed; the moments of the kills are chosen by it, what happens then is not.
-async fn survive(fan_out: usize, seed: u64) {
+async fn survive(database: &str, fan_out: usize, seed: u64) {
     let seed = std::env::var("KILL_SEED").map_or(seed, |seed| seed.parse().unwrap());
     println!("fan-out {fan_out}, seed {seed}");
     let began = Instant::now();
     let mut chance = StdRng::seed_from_u64(seed);
-    let directory = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(unsteady).await;
     let paths: Vec<_> = (0..fan_out).map(|number| format!("/hooks/{number}")).collect();
     let concurrency = format!("--concurrency={CONCURRENCY}");
-    let launch = async || Server::start(directory.path(), &[&concurrency]).await;
+    let launch = async || Server::on(database, &[&concurrency]).await;
 
     let mut server = launch().await;
     for path in &paths {
@@ -67,7 +78,7 @@ async fn survive(fan_out: usize, seed: u64) {
     }
     let (events, _) = senders.finish().await;
     let mut client = server.client();
-    until("everything is delivered", async || {
+    within(LEASE + PATIENCE, "everything is delivered", async || {
         let pending = client.get("/deliveries?state=pending&limit=1").await.unwrap().expect(200);
         pending["data"].as_array().unwrap().is_empty().then_some(())
     })
@@ -77,7 +88,7 @@ async fn survive(fan_out: usize, seed: u64) {
     let ids: BTreeSet<_> = events.iter().map(|event| event.id.as_str()).collect();
     assert_eq!(ids.len(), EVENTS, "each key has one event of its own");
     assert!(events.iter().all(|event| event.deliveries == fan_out as u64));
-    let mut database = Database::open(directory.path()).await;
+    let mut database = Database::open(database).await;
     assert_eq!(database.count("event").await, EVENTS);
     assert_eq!(database.count("delivery").await, EVENTS * fan_out);
     assert_eq!(database.delivered().await, EVENTS * fan_out);

@@ -17,13 +17,14 @@ async fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_with_a_reason() {
-    let cases: [(Variables, &[&str], &str); 12] = [
+    let cases: [(Variables, &[&str], &str); 13] = [
         (&[], &["--listen=0.0.0.0:0"], "without API keys"),
         (&[("LISTEN_ADDR", "0.0.0.0:0")], &["serve"], "without API keys"),
         (&[("PORT", "8123")], &[], "0.0.0.0:8123"),
         (&[("PORT", "http")], &[], "no port"),
         (&[("DATABASE_URL", "postgres://user:canary@host:port/db")], &[], "PostgreSQL"),
-        (&[("REDIS_URL", "redis://:canary@host")], &[], "not in this build yet"),
+        (&[("REDIS_URL", "redis://:canary@host:port")], &[], "rediss://"),
+        (&[("REDIS_URL", "redis://:canary@host"), ("REDIS_PREFIX", "{wh}")], &[], "a key prefix is"),
         (&[("ROLE", "worker")], &[], "share"),
         (&[("DATABASE_URL", "memory:")], &["--role=api"], "share"),
         (&[("API_KEYS", "good=acme,canary")], &[], "number 2"),
@@ -81,6 +82,18 @@ async fn flags_win_over_variables_and_empty_variables_are_unset() {
     assert!(lines.iter().any(|line| line["message"].as_str().unwrap().contains("in clear")));
     assert!(directory.path().join("webhook.db").exists());
     server.stop().await;
+}
+
+#[tokio::test]
+async fn the_example_of_settings_is_one_to_start_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let example = include_str!("../../../../.env.example");
+    let variables = example.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    let mut command = program();
+    command.envs(variables).env("LISTEN_ADDR", "0.0.0.0:0").current_dir(directory.path());
+    let refused = output(&mut command).await;
+    assert!(stderr(&refused).contains("without API keys"), "the key is left to fill in: {refused:?}");
+    Server::spawn(command.env("API_KEYS", "key=acme")).await.stop().await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::support::client::{read_answer, read_line};
 use crate::support::database::Database;
 use crate::support::receiver::Receiver;
 use crate::support::senders::Senders;
-use crate::support::server::{Server, database_url, output, program, stderr};
+use crate::support::server::{Server, database_url, output, program, sqlite_url, stderr};
 use crate::support::until;
 
 const EVENTS: usize = 600;
@@ -55,7 +55,7 @@ async fn sigterm_under_load_cuts_and_doubles_nothing() {
     // The upload's event, too.
     assert_eq!((ids.len(), arrivals.len()), (EVENTS + 1, EVENTS + 1), "each event arrives once");
     assert!(arrivals.iter().all(|arrival| arrival.verified && arrival.attempt == 1));
-    let mut database = Database::open(directory.path()).await;
+    let mut database = Database::open(&sqlite_url(directory.path())).await;
     assert_eq!((database.delivered().await, database.lost_leases().await), (EVENTS + 1, 0));
     println!("stopped after {took:?}; {before} events delivered before, {} after", arrivals.len() - before);
 }

@@ -68,6 +68,10 @@ impl Receiver {
         self.book.secrets.lock().unwrap().insert(path.to_owned(), Secret::new(secret));
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.book.arrivals.lock().unwrap().len()
+    }
+
     /// In the order of their arrival.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
         self.book.arrivals.lock().unwrap().clone()

@@ -42,17 +42,16 @@ pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
 impl Server {
     /// On a file in `directory` and a free port, with loopback targets allowed and JSON logs.
     pub(crate) async fn start(directory: &Path, arguments: &[&str]) -> Self {
-        Self::start_on(&database_url(directory), directory, arguments).await
+        Self::on(&sqlite_url(directory), arguments).await
     }
 
-    /// The same on the database that a flag names.
-    pub(crate) async fn start_on(database: &str, directory: &Path, arguments: &[&str]) -> Self {
+    /// The same on the database at that URL.
+    pub(crate) async fn on(database_url: &str, arguments: &[&str]) -> Self {
         let mut command = program();
         command
-            .args(["--listen=127.0.0.1:0", "--allow-network=127.0.0.0/8", "--log-format=json"])
-            .arg(database)
-            .args(arguments)
-            .current_dir(directory);
+            .args(["--listen=127.0.0.1:0", "--allow-network=127.0.0.0/8", "--log-format=json", "--database-url"])
+            .arg(database_url)
+            .args(arguments);
         Self::spawn(&mut command).await
     }
 
@@ -78,6 +77,14 @@ impl Server {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.addr)
+    }
+
+    /// What `/metrics` says of one figure; zero where there is none yet.
+    pub(crate) async fn figure(&self, name: &str) -> f64 {
+        let figures = self.client().get("/metrics").await.unwrap();
+        let text = String::from_utf8(figures.body).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
     }
 
     pub(crate) fn lines(&self) -> &Lines {
@@ -108,7 +115,11 @@ impl Server {
 }
 
 pub(crate) fn database_url(directory: &Path) -> String {
-    format!("--database-url=sqlite://{}", directory.join("webhook.db").display())
+    format!("--database-url={}", sqlite_url(directory))
+}
+
+pub(crate) fn sqlite_url(directory: &Path) -> String {
+    format!("sqlite://{}", directory.join("webhook.db").display())
 }
 
 impl Lines {
