@@ -105,6 +105,12 @@ macro_rules! wrap_store {
                     prune_captured(request: CapturePruneRequest) -> CapturePruneStep;
                     capture_stats(tenant: &TenantId, now: Timestamp, active_since: Timestamp, limit: u32) -> CaptureStats;
                 }
+                ReceiptStore {
+                    begin_receipt(receipt: &NewReceipt) -> ReceiptState;
+                    complete_receipt(key: &ReceiptKey, token: LeaseToken, answer: &[u8], expires_at: Timestamp) -> bool;
+                    fail_receipt(key: &ReceiptKey, token: LeaseToken) -> bool;
+                    forget_receipts(now: Timestamp, limit: u32) -> u64;
+                }
             }
         };
     };
