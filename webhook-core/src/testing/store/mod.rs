@@ -7,17 +7,21 @@
 mod capture;
 mod capture_reading;
 mod claim;
+mod course;
 mod delivery;
 mod event;
 mod history;
 mod keys;
 mod maintenance;
+mod model;
 mod orders;
 mod path;
 mod scene;
 mod subscription;
 mod wrapper;
 
+#[doc(hidden)]
+pub use course::take_random_courses;
 #[doc(hidden)]
 pub use scene::Scene;
 
