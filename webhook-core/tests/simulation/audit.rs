@@ -27,6 +27,8 @@ pub(crate) struct Book {
     /// Not to be leased before then.
     pub(crate) due: Timestamp,
     pub(crate) lease: Option<(LeaseToken, Timestamp)>,
+    /// A lease that was made void: until its end, whoever holds it may still begin the attempt.
+    void_until: Timestamp,
     pub(crate) ended: bool,
     pub(crate) cancelled: bool,
     pub(crate) attempts: u32,
@@ -89,16 +91,17 @@ impl Audit {
             if delivery.reason == Some(Reason::SubscriptionDeleted)
                 && let Some(book) = self.books().deliveries.get_mut(&id)
             {
-                book.end();
+                book.call_off();
             }
         }
     }
 
-    /// Whether somebody holds a lease on this delivery.
+    /// Whether somebody may begin an attempt of this delivery.
     pub(crate) fn is_leased(&self, event: EventId, index: u32, now: Timestamp) -> bool {
         let books = self.books();
         let book = books.of.get(&(event, index)).and_then(|id| books.deliveries.get(id));
-        book.and_then(|book| book.lease).is_some_and(|(_, until)| until > now)
+        let until = |book: &Book| book.lease.map_or(book.void_until, |(_, until)| until.max(book.void_until));
+        book.is_some_and(|book| until(book) > now)
     }
 
     /// All subscriptions of the tenant.
@@ -209,7 +212,7 @@ impl Audit {
             }
         }
         book.lease = None;
-        let plan = Plan::of(self.world.seed, book.index);
+        let plan = self.world.plan(book.index);
         if let Some(attempt) = &outcome.attempt {
             book.attempts += 1;
             if attempt.number != book.attempts {
@@ -247,6 +250,12 @@ fn earliest(plan: &Plan, attempt: &Attempt) -> Timestamp {
 }
 
 impl Book {
+    /// Ends it from outside: its lease is void.
+    fn call_off(&mut self) {
+        self.void_until = self.lease.map_or(self.void_until, |(_, until)| until.max(self.void_until));
+        self.end();
+    }
+
     fn end(&mut self) {
         self.ended = true;
         self.open_again = false;
@@ -272,6 +281,7 @@ impl Books {
             index,
             due,
             lease,
+            void_until: Timestamp::EPOCH,
             ended: false,
             cancelled: false,
             attempts: 0,
@@ -413,7 +423,7 @@ impl HistoryStore for Audit {
         let outcome = self.inner.cancel(tenant, id, now).await?;
         if let (CancelOutcome::Done, Some(book)) = (outcome, self.books().deliveries.get_mut(&id)) {
             book.cancelled = true;
-            book.end();
+            book.call_off();
         }
         Ok(outcome)
     }

@@ -11,7 +11,7 @@ use webhook_core::{
 };
 
 use crate::chance::Chance;
-use crate::plan::{EVENT_TYPES, Plan, patterns, tenant};
+use crate::plan::{EVENT_TYPES, patterns, tenant};
 use crate::world::World;
 
 /// A caller gives up on a call after so long: it may have happened.
@@ -86,7 +86,7 @@ impl Clients {
     pub(crate) async fn subscribe(&self, engine: &Webhooks, tenant: &TenantId) {
         let index = self.next_index.fetch_add(1, Ordering::Relaxed);
         self.ledger.lock().unwrap().tenant_of.insert(index, tenant.clone());
-        let draft = Plan::of(self.world.seed, index).draft;
+        let draft = self.world.plan(index).draft.clone();
         match self.ask(&format!("subscribe {index}"), engine.subscribe(tenant, draft)).await {
             Some(Ok(new)) => {
                 self.ledger.lock().unwrap().subscriptions.push((tenant.clone(), new.subscription.id, index));
@@ -171,7 +171,7 @@ impl Clients {
     async fn change(&self, engine: &Webhooks, chance: &Chance) {
         let Some((tenant, id)) = self.some_subscription(chance) else { return };
         let index = self.index(id);
-        let mut draft = Plan::of(self.world.seed, index).draft;
+        let mut draft = self.world.plan(index).draft.clone();
         draft.enabled = chance.hits(650);
         draft.settings.events = patterns(chance);
         let what = format!("change {index}, enabled {}", draft.enabled);

@@ -40,6 +40,14 @@ impl Weather {
     }
 }
 
+/// What a failed call has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Nothing,
+    /// It may have done all of it.
+    Unknown,
+}
+
 #[derive(Debug)]
 enum Fault {
     Fails,
@@ -122,7 +130,7 @@ impl Node {
         &self,
         method: &'static str,
         call: impl Future<Output = Result<T, E>> + Send,
-        fail: impl Fn() -> E + Send,
+        fail: impl Fn(Done) -> E + Send,
     ) -> Result<T, E> {
         self.gate().await;
         let last = self.calls_left.load(Ordering::Relaxed);
@@ -137,10 +145,10 @@ impl Node {
             Some(fault) => {
                 self.world.log(format_args!("{} {method} {fault:?}", self.name));
                 match fault {
-                    Fault::Fails => Err(fail()),
+                    Fault::Fails => Err(fail(Done::Nothing)),
                     Fault::FailsAfter => {
                         let _ = call.await;
-                        Err(fail())
+                        Err(fail(Done::Unknown))
                     }
                     Fault::LateBefore(late) => {
                         tokio::time::sleep(late).await;
@@ -154,7 +162,7 @@ impl Node {
                     }
                     Fault::Hangs => {
                         tokio::time::sleep(HANG).await;
-                        Err(fail())
+                        Err(fail(Done::Unknown))
                     }
                 }
             }

@@ -91,7 +91,7 @@ impl Receiver {
     /// Takes a request as the endpoint it goes to would.
     pub(crate) async fn take(&self, node: &Node, request: OutboundRequest) -> Result<OutboundResponse, TransportError> {
         let index = index_of(request.url.as_str());
-        let plan = Plan::of(self.world.seed, index);
+        let plan = self.world.plan(index);
         let arrival = self.arrive(node, &request, index, &plan);
         let position = {
             let mut arrivals = self.arrivals.lock().unwrap();

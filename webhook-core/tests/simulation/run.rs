@@ -20,7 +20,7 @@ use crate::world::{BEGIN, Plant, World};
 
 const NODES: u64 = 2;
 const CLIENTS: u32 = 2;
-const CALLS: u32 = 40;
+const CALLS: u32 = 32;
 /// Everything that is not held has ended within this time after the last fault.
 const CALM: Duration = Duration::from_secs(600);
 

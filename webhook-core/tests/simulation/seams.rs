@@ -8,7 +8,7 @@ use webhook_core::{
 };
 
 use crate::audit::Audit;
-use crate::node::Node;
+use crate::node::{Done, Node};
 use crate::receiver::Receiver;
 use crate::world::Plant;
 
@@ -25,7 +25,11 @@ impl NodeStore {
         method: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let fail = || StoreError::Unavailable(format!("{method} was to fail").into());
+        let fail = |done| match done {
+            // Now and then it is one that says for sure that nothing happened.
+            Done::Nothing if self.node.chance().hits(200) => StoreError::Other(format!("{method} was refused").into()),
+            _ => StoreError::Unavailable(format!("{method} was to fail").into()),
+        };
         self.node.pass(method, call, fail).await
     }
 }
@@ -61,7 +65,7 @@ impl NodeQueue {
         method: &'static str,
         call: impl Future<Output = Result<T, QueueError>> + Send,
     ) -> Result<T, QueueError> {
-        let fail = || QueueError::Unavailable(format!("{method} was to fail").into());
+        let fail = |_| QueueError::Unavailable(format!("{method} was to fail").into());
         self.node.pass(method, call, fail).await
     }
 

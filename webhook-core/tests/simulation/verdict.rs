@@ -7,7 +7,7 @@ use webhook_core::{Attempt, Delivery, DeliveryId, DeliveryState, EventId, Reason
 
 use crate::audit::{Audit, Book};
 use crate::client::{Ledger, text_of};
-use crate::plan::{Plan, tenant};
+use crate::plan::tenant;
 use crate::receiver::Receiver;
 use crate::world::World;
 
@@ -146,7 +146,7 @@ impl Case<'_> {
                 }
             }
             (DeliveryState::Exhausted, Some(Reason::AttemptsExhausted)) => {
-                let allowed = Plan::of(self.world.seed, book.index).attempts();
+                let allowed = self.world.plan(book.index).attempts();
                 if delivery.attempts < allowed || attempts.iter().any(succeeded) {
                     self.wrong("C9 given up too early");
                 }

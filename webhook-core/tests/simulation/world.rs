@@ -1,5 +1,6 @@
 //! What all parts of a run share: its time, its log, and what was found wrong.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,6 +9,7 @@ use webhook_core::testing::PausedClock;
 use webhook_core::{Clock, Timestamp};
 
 use crate::chance::Chance;
+use crate::plan::Plan;
 
 /// The beginning of all time.
 pub(crate) const BEGIN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -34,6 +36,7 @@ pub(crate) struct World {
     calm: AtomicBool,
     log: Mutex<String>,
     wrong: Mutex<Vec<String>>,
+    plans: Mutex<BTreeMap<u32, Arc<Plan>>>,
 }
 
 impl World {
@@ -45,12 +48,19 @@ impl World {
             calm: AtomicBool::new(false),
             log: Mutex::default(),
             wrong: Mutex::default(),
+            plans: Mutex::default(),
         })
     }
 
     /// A stream of chance of that name.
     pub(crate) fn chance(&self, stream: &str) -> Chance {
         Chance::new(self.seed, stream)
+    }
+
+    /// What the subscription of that number is like.
+    pub(crate) fn plan(&self, index: u32) -> Arc<Plan> {
+        let mut plans = self.plans.lock().unwrap();
+        Arc::clone(plans.entry(index).or_insert_with(|| Arc::new(Plan::of(self.seed, index))))
     }
 
     /// Time goes on from `now` in the runtime that calls this.
