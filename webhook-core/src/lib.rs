@@ -27,6 +27,7 @@ mod options;
 mod pattern;
 pub mod queue;
 mod rate_limit;
+mod receipt;
 mod retry;
 mod secret;
 mod shelf;
@@ -76,6 +77,7 @@ pub use options::Options;
 pub use pattern::{EventPattern, ParseEventPatternError};
 pub use queue::{MemoryQueue, Queue, QueueError};
 pub use rate_limit::{Grant, LocalRateLimiter, RateLimit, RateLimitError, RateLimiter, RateLimiterError, TokenRequest};
+pub use receipt::{Beginning, Handling, ParseSourceError, ReceiptKey, Receipts, Source};
 pub use retry::{
     ExponentialBackoff, FailedAttempt, MAX_RETRY_AFTER, RetryPolicy, RetryPolicyError, RetrySchedule, RetrySpec,
     next_due, parse_retry_after,
