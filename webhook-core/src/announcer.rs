@@ -1,6 +1,6 @@
 //! Tells other processes what they should not have to poll for, and hears what they say.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -139,7 +139,7 @@ struct Changed {
 
 #[derive(Debug, Default)]
 struct What {
-    tenants: HashSet<TenantId>,
+    tenants: BTreeSet<TenantId>,
     all: bool,
 }
 

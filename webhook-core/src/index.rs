@@ -1,6 +1,6 @@
 //! Which subscriptions an event matches, kept up to date with the store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::context::Context;
@@ -74,7 +74,7 @@ impl TenantIndex {
 #[derive(Debug)]
 pub(crate) struct Indexes {
     context: Arc<Context>,
-    tenants: Mutex<HashMap<TenantId, Arc<TenantIndex>>>,
+    tenants: Mutex<BTreeMap<TenantId, Arc<TenantIndex>>>,
 }
 
 impl Indexes {
@@ -114,7 +114,7 @@ impl Indexes {
     }
 
     /// Brings the indexes of these tenants up to date, as far as they are loaded.
-    pub(crate) async fn refresh_many(&self, tenants: &HashSet<TenantId>) -> Result<(), Error> {
+    pub(crate) async fn refresh_many(&self, tenants: &BTreeSet<TenantId>) -> Result<(), Error> {
         for tenant in tenants {
             self.refresh(tenant).await?;
         }
@@ -178,7 +178,7 @@ impl Indexes {
         Arc::clone(self.tenants().entry(tenant.clone()).or_default())
     }
 
-    fn tenants(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Arc<TenantIndex>>> {
+    fn tenants(&self) -> std::sync::MutexGuard<'_, BTreeMap<TenantId, Arc<TenantIndex>>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

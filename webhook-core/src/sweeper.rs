@@ -34,6 +34,7 @@ impl Sweeper {
     pub(crate) async fn run(&self, shutdown: CancellationToken) {
         let work = async { tokio::join!(self.refresh_for_ever(), self.clean_for_ever(), self.measure_for_ever()) };
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => {}
             _ = work => {}
         }
@@ -42,6 +43,7 @@ impl Sweeper {
     /// Only what every process needs, until `shutdown`.
     pub(crate) async fn refresh(&self, shutdown: CancellationToken) {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => {}
             () = self.refresh_for_ever() => {}
         }

@@ -82,6 +82,7 @@ impl Webhooks {
     async fn hear(&self, shutdown: CancellationToken) {
         let engine = &self.engine;
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => {}
             () = announcer::listen(&engine.context, &engine.indexes, &engine.worker) => {}
         }

@@ -12,6 +12,7 @@ mod store {
     }
 
     webhook_core::store_conformance!(fresh);
+    webhook_core::store_model!(fresh);
 }
 
 mod queue {

@@ -1,20 +1,21 @@
 //! Remembering inbound messages.
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use webhook_core::store::{LeaseToken, NewReceipt, ReceiptState, ReceiptStore};
 use webhook_core::{ReceiptKey, StoreError, Timestamp};
 
 use crate::error::Fault;
 use crate::rows;
 use crate::session::Begin;
+use crate::session::Conn;
 use crate::store::PostgresStore;
 
 #[async_trait]
 impl ReceiptStore for PostgresStore {
     async fn begin_receipt(&self, receipt: &NewReceipt) -> Result<ReceiptState, StoreError> {
         let mut session = self.writer().await?;
-        let state = begin(&mut session, receipt).await;
+        let state = begin(&mut session.conn(), receipt).await;
         self.end(session, state).await
     }
 
@@ -26,26 +27,26 @@ impl ReceiptStore for PostgresStore {
         expires_at: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut session = self.writer().await?;
-        let done = complete(&mut session, key, token, answer, expires_at).await;
+        let done = complete(&mut session.conn(), key, token, answer, expires_at).await;
         self.end(session, done).await
     }
 
     async fn fail_receipt(&self, key: &ReceiptKey, token: LeaseToken) -> Result<bool, StoreError> {
         let mut session = self.writer().await?;
-        let done = fail(&mut session, key, token).await;
+        let done = fail(&mut session.conn(), key, token).await;
         self.end(session, done).await
     }
 
     async fn forget_receipts(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
         let mut session = self.worker_writer(Begin::Relaxed).await?;
-        let removed = forget(&mut session, now, limit).await;
+        let removed = forget(&mut session.conn(), now, limit).await;
         self.end(session, removed).await
     }
 }
 
 /// Takes the lease where the message is unknown, has expired, or was left alone by whoever handled it. The row is locked
 /// from then on, and what is read of it is what stands when the transaction commits.
-async fn begin(conn: &mut PgConnection, receipt: &NewReceipt) -> Result<ReceiptState, Fault> {
+async fn begin(conn: &mut Conn<'_>, receipt: &NewReceipt) -> Result<ReceiptState, Fault> {
     loop {
         let taken = sqlx::query(
             "INSERT INTO webhook.receipt AS r (tenant, source, message_id, fingerprint, token, lease_until, expires_at)
@@ -64,7 +65,8 @@ async fn begin(conn: &mut PgConnection, receipt: &NewReceipt) -> Result<ReceiptS
         .bind(receipt.lease_until.as_millis())
         .bind(receipt.expires_at.as_millis())
         .bind(receipt.now.as_millis())
-        .execute(&mut *conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
         if taken.rows_affected() > 0 {
             return Ok(ReceiptState::New);
@@ -76,7 +78,8 @@ async fn begin(conn: &mut PgConnection, receipt: &NewReceipt) -> Result<ReceiptS
         .bind(receipt.key.tenant.as_str())
         .bind(receipt.key.source.as_str())
         .bind(receipt.key.message_id.as_bytes())
-        .fetch_optional(&mut *conn)
+        .persistent(conn.persistent)
+        .fetch_optional(&mut *conn.inner)
         .await?;
         // Behind a conflict that changed nothing the row is locked, and cannot be gone.
         let Some(known) = known else { continue };
@@ -91,7 +94,7 @@ async fn begin(conn: &mut PgConnection, receipt: &NewReceipt) -> Result<ReceiptS
 }
 
 async fn complete(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     key: &ReceiptKey,
     token: LeaseToken,
     answer: &[u8],
@@ -107,12 +110,13 @@ async fn complete(
     .bind(token.get())
     .bind(answer)
     .bind(expires_at.as_millis())
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(done.rows_affected() > 0)
 }
 
-async fn fail(conn: &mut PgConnection, key: &ReceiptKey, token: LeaseToken) -> Result<bool, Fault> {
+async fn fail(conn: &mut Conn<'_>, key: &ReceiptKey, token: LeaseToken) -> Result<bool, Fault> {
     let done = sqlx::query(
         "DELETE FROM webhook.receipt
          WHERE tenant = $1 AND source = $2 AND message_id = $3 AND token = $4 AND answer IS NULL",
@@ -121,12 +125,13 @@ async fn fail(conn: &mut PgConnection, key: &ReceiptKey, token: LeaseToken) -> R
     .bind(key.source.as_str())
     .bind(key.message_id.as_bytes())
     .bind(token.get())
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(done.rows_affected() > 0)
 }
 
-async fn forget(conn: &mut PgConnection, now: Timestamp, limit: u32) -> Result<u64, Fault> {
+async fn forget(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Result<u64, Fault> {
     let removed = sqlx::query(
         "DELETE FROM webhook.receipt WHERE (tenant, source, message_id) IN (
            SELECT tenant, source, message_id FROM webhook.receipt WHERE expires_at <= $1
@@ -134,7 +139,8 @@ async fn forget(conn: &mut PgConnection, now: Timestamp, limit: u32) -> Result<u
     )
     .bind(now.as_millis())
     .bind(i64::from(limit))
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(removed.rows_affected())
 }

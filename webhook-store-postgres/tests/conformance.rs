@@ -15,3 +15,4 @@ async fn fresh() -> (Arc<dyn Store>, TestDatabase) {
 }
 
 webhook_core::store_conformance!(fresh);
+webhook_core::store_model!(fresh);

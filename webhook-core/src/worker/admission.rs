@@ -1,6 +1,6 @@
 //! Decides how many more deliveries each target may be given, before any is claimed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,7 +41,8 @@ pub(super) struct Admission {
 
 #[derive(Debug, Default)]
 struct State {
-    targets: HashMap<TargetId, TargetState>,
+    /// In order, so that the same course of things always ends the same way.
+    targets: BTreeMap<TargetId, TargetState>,
     slow_in_flight: u32,
 }
 
@@ -232,7 +233,7 @@ impl Admission {
     }
 
     /// A claim gave so many leases on each target within this room: where that is all the room, more may wait.
-    pub(super) fn claimed(&self, counts: &HashMap<TargetId, u32>, room: &Room) {
+    pub(super) fn claimed(&self, counts: &BTreeMap<TargetId, u32>, room: &Room) {
         for (target, entry) in &mut self.state().targets {
             let room = room.get(*target);
             // Without room nothing was looked for, and what was known stays.

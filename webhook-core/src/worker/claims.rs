@@ -1,6 +1,6 @@
 //! The claim loop: asks for as many due deliveries as there are slots and room.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -132,11 +132,11 @@ impl Worker {
         let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
-                self.return_tokens(now, tokens, &HashMap::new()).await;
+                self.return_tokens(now, tokens, &BTreeMap::new()).await;
                 return Err(error);
             }
         };
-        let mut counts: HashMap<TargetId, u32> = HashMap::new();
+        let mut counts: BTreeMap<TargetId, u32> = BTreeMap::new();
         for lease in &claimed.leases {
             *counts.entry(lease.target.id()).or_default() += 1;
         }
@@ -215,7 +215,7 @@ impl Worker {
         let ids: Vec<DeliveryId> = popped.iter().map(|hint| hint.delivery).collect();
         let claimed = self.context.store.claim_ids(request, &ids).await?;
         let leased: HashSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
-        let mut counts: HashMap<TargetId, u32> = HashMap::new();
+        let mut counts: BTreeMap<TargetId, u32> = BTreeMap::new();
         for lease in &claimed.leases {
             *counts.entry(lease.target.id()).or_default() += 1;
         }
@@ -228,14 +228,14 @@ impl Worker {
     }
 
     /// Takes tokens for the limited targets that wait for some, and makes their room fit.
-    async fn take_tokens(&self, now: Timestamp, room: &mut Room) -> HashMap<TargetId, (RateLimit, u32)> {
+    async fn take_tokens(&self, now: Timestamp, room: &mut Room) -> BTreeMap<TargetId, (RateLimit, u32)> {
         let requests: Vec<_> = self
             .admission
             .limited(now)
             .into_iter()
             .map(|(target, limit, want)| TokenRequest { target, limit, want })
             .collect();
-        let mut tokens = HashMap::new();
+        let mut tokens = BTreeMap::new();
         for (request, grant) in requests.iter().zip(self.grants(now, &requests).await) {
             if grant.tokens < request.want {
                 self.admission.dry(request.target, request.limit, grant.retry_at, now);
@@ -266,8 +266,8 @@ impl Worker {
     async fn return_tokens(
         &self,
         now: Timestamp,
-        tokens: HashMap<TargetId, (RateLimit, u32)>,
-        counts: &HashMap<TargetId, u32>,
+        tokens: BTreeMap<TargetId, (RateLimit, u32)>,
+        counts: &BTreeMap<TargetId, u32>,
     ) {
         let mut unused = Vec::new();
         for (target, (limit, taken)) in tokens {

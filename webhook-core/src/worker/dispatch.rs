@@ -1,6 +1,6 @@
 //! Gets claimed deliveries what they need, and starts their attempts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ impl Worker {
         &self,
         leases: Vec<Lease>,
         slots: Vec<OwnedSemaphorePermit>,
-        tokens: &HashMap<TargetId, (RateLimit, u32)>,
-        counts: &HashMap<TargetId, u32>,
+        tokens: &BTreeMap<TargetId, (RateLimit, u32)>,
+        counts: &BTreeMap<TargetId, u32>,
     ) {
         if leases.is_empty() {
             return;
@@ -103,7 +103,7 @@ impl Worker {
     /// The targets of these leases at the versions that the leases name.
     async fn live_targets(&self, leases: &[Lease]) -> Result<Targets, StoreError> {
         let mut targets = HashMap::new();
-        let mut missing = HashSet::new();
+        let mut missing = BTreeSet::new();
         for lease in leases {
             let Target::Subscription(subscription) = &lease.target else { continue };
             match self.targets.get(&self.context, *subscription, lease.version) {
@@ -149,8 +149,8 @@ impl Worker {
         &self,
         leases: Vec<Lease>,
         targets: &Targets,
-        tokens: &HashMap<TargetId, (RateLimit, u32)>,
-        counts: &HashMap<TargetId, u32>,
+        tokens: &BTreeMap<TargetId, (RateLimit, u32)>,
+        counts: &BTreeMap<TargetId, u32>,
     ) -> Vec<Lease> {
         let now = self.context.now();
         let mut requests = Vec::new();

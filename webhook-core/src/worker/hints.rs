@@ -1,6 +1,6 @@
 //! The queue as the worker sees it: it never waits for it, holds little for it, and does without it while it is away.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) struct Hints {
 #[derive(Debug, Default)]
 struct State {
     /// The last change of each delivery's hint that was not told yet.
-    waiting: HashMap<DeliveryId, Change>,
+    waiting: BTreeMap<DeliveryId, Change>,
     telling: bool,
     failures: u32,
     away: bool,

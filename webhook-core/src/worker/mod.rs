@@ -9,7 +9,7 @@ mod hints;
 mod recorder;
 mod request;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -51,7 +51,7 @@ pub(crate) struct Worker {
     running: AtomicBool,
     tasks: TaskTracker,
     abort: Mutex<CancellationToken>,
-    held: Mutex<HashMap<DeliveryId, LeaseToken>>,
+    held: Mutex<BTreeMap<DeliveryId, LeaseToken>>,
     last_claim: AtomicI64,
     itself: Weak<Worker>,
 }
@@ -237,7 +237,8 @@ impl Worker {
         self.abort().cancel();
         self.tasks.wait().await;
         let due = self.context.now();
-        let rest: Vec<_> = self.held().drain().map(|(delivery, token)| Release { delivery, token, due }).collect();
+        let held = std::mem::take(&mut *self.held());
+        let rest: Vec<_> = held.into_iter().map(|(delivery, token)| Release { delivery, token, due }).collect();
         tracing::warn!(deliveries = rest.len(), "the grace is over: leases are released");
         if let Err(error) = self.context.store.release(&rest).await {
             tracing::warn!(%error, "leases were not released; they will run out");
@@ -248,7 +249,7 @@ impl Worker {
         self.abort.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<DeliveryId, LeaseToken>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<DeliveryId, LeaseToken>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

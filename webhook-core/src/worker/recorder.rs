@@ -52,6 +52,7 @@ impl Recorder {
                 return None;
             }
             tokio::select! {
+                biased;
                 () = abort.cancelled() => return None,
                 () = tokio::time::sleep(pause) => {}
             }

@@ -7,11 +7,13 @@
 mod capture;
 mod capture_reading;
 mod claim;
+mod course;
 mod delivery;
 mod event;
 mod history;
 mod keys;
 mod maintenance;
+mod model;
 mod orders;
 mod path;
 mod receipt;
@@ -19,6 +21,8 @@ mod scene;
 mod subscription;
 mod wrapper;
 
+#[doc(hidden)]
+pub use course::take_random_courses;
 #[doc(hidden)]
 pub use scene::Scene;
 
