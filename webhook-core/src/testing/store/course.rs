@@ -13,7 +13,8 @@ use super::model::{Model, Row, time};
 use super::scene::{LEASE, key};
 use crate::store::{
     AcceptItem, AcceptOutcome, AcceptUnit, CancelOutcome, ClaimRequest, Claimed, DeliveryFilter, ItemOutcome, Lease,
-    LeaseGrant, NextStep, Page, PageRequest, PruneRequest, Release, RetryOutcome, Room, TargetEffect, Updated,
+    LeaseGrant, LeaseToken, NextStep, Page, PageRequest, PruneRequest, Release, RetryOutcome, Room, TargetEffect,
+    Updated,
 };
 use crate::{
     Delivery, DeliveryId, DeliveryState, DisabledReason, Generation, Reason, Store, SubscriptionRecord, TargetId,
@@ -307,18 +308,16 @@ impl Course {
         claimed
     }
 
-    /// Takes a claim over into the model.
-    async fn follow(&mut self, now: Timestamp, token: crate::store::LeaseToken, claimed: &Claimed) {
-        let mut given_up = Vec::new();
+    /// Takes a claim over into the model. When exactly a store finds a lease lost that it gives to nobody is its own affair.
+    async fn follow(&mut self, now: Timestamp, token: LeaseToken, claimed: &Claimed) {
+        let leased: BTreeSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
+        let mut found_lost = Vec::new();
         for (id, row) in &self.model.deliveries {
-            if row.is_at_its_last_lease()
-                && self.model.is_claimable(row, now)
-                && self.scene.delivery(*id).await.state != DeliveryState::Pending
-            {
-                given_up.push(*id);
+            if row.is_lost(now) && !leased.contains(id) && !self.scene.delivery(*id).await.leased {
+                found_lost.push(*id);
             }
         }
-        self.model.claimed(now, token, claimed, &given_up);
+        self.model.claimed(now, token, claimed, &found_lost);
         self.leases.extend(claimed.leases.iter().cloned());
     }
 
