@@ -18,6 +18,12 @@ pub(crate) fn redis_server() -> PathBuf {
     find_or_install("redis-server", "redis-server", || in_path("redis-server"))
 }
 
+/// Chromium, by whatever name it goes, or Chrome; installed like a server where it is missing.
+pub fn chromium() -> PathBuf {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    find_or_install("chromium", "chromium", || names.into_iter().find_map(in_path))
+}
+
 fn find_or_install(binary: &str, package: &str, find: impl Fn() -> Option<PathBuf>) -> PathBuf {
     if let Some(found) = find() {
         return found;

@@ -24,6 +24,7 @@ mod redis_cluster;
 mod resp;
 mod test_redis;
 
+pub use binaries::chromium;
 pub use database::TestDatabase;
 pub use postgres::PostgresServer;
 pub use proxy::{FaultProxy, Traffic};

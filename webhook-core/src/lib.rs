@@ -27,6 +27,7 @@ mod options;
 mod pattern;
 pub mod queue;
 mod rate_limit;
+mod receipt;
 mod retry;
 mod secret;
 mod shelf;
@@ -40,6 +41,7 @@ mod target;
 pub mod testing;
 mod timestamp;
 pub mod transport;
+pub mod verify;
 mod webhooks;
 mod worker;
 
@@ -75,6 +77,7 @@ pub use options::Options;
 pub use pattern::{EventPattern, ParseEventPatternError};
 pub use queue::{MemoryQueue, Queue, QueueError};
 pub use rate_limit::{Grant, LocalRateLimiter, RateLimit, RateLimitError, RateLimiter, RateLimiterError, TokenRequest};
+pub use receipt::{Beginning, Handling, ParseSourceError, ReceiptKey, Receipts, Source};
 pub use retry::{
     ExponentialBackoff, FailedAttempt, MAX_RETRY_AFTER, RetryPolicy, RetryPolicyError, RetrySchedule, RetrySpec,
     next_due, parse_retry_after,
@@ -82,9 +85,7 @@ pub use retry::{
 pub use secret::Secret;
 #[cfg(feature = "ed25519")]
 pub use signature::Ed25519Signer;
-pub use signature::{
-    Message, PlainSigner, SecretError, SignError, Signer, Signers, StandardSigner, VerifyError, verify_ingest,
-};
+pub use signature::{Message, PlainSigner, SecretError, SignError, Signer, Signers, StandardSigner};
 pub use store::{MemoryStore, Store, StoreError};
 pub use subscription::{
     DisabledReason, Generation, PreviousSecret, SubscriptionRecord, SubscriptionSecrets, SubscriptionSettings,
@@ -96,4 +97,5 @@ pub use transport::HttpTransport;
 pub use transport::{
     AddressGuard, Blocked, Deadlines, OutboundRequest, OutboundResponse, TargetError, Transport, TransportError,
 };
+pub use verify::{Inbound, Verified, Verifier, VerifyFailure, verify_ingest};
 pub use webhooks::{Role, Webhooks};

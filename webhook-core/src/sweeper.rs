@@ -70,6 +70,9 @@ impl Sweeper {
                 Ok(requests) => tracing::info!(requests, "captured requests were pruned"),
                 Err(error) => tracing::warn!(%error, "captured requests were not pruned; trying again later"),
             }
+            if let Err(error) = self.clean_receipts().await {
+                tracing::warn!(%error, "expired messages were not forgotten; trying again later");
+            }
             tokio::time::sleep(self.context.options.cleanup_interval).await;
         }
     }
@@ -109,6 +112,15 @@ impl Sweeper {
             }
             tokio::time::sleep(PRUNE_PAUSE).await;
         }
+    }
+
+    /// Forgets inbound messages that have expired, in small steps.
+    pub(crate) async fn clean_receipts(&self) -> Result<(), Error> {
+        let now = self.context.now();
+        while self.context.store.forget_receipts(now, PRUNE_STEP).await? == u64::from(PRUNE_STEP) {
+            tokio::time::sleep(PRUNE_PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn measure_for_ever(&self) {

@@ -13,7 +13,7 @@ use crate::index::Indexes;
 use crate::store::Store;
 use crate::sweeper::Sweeper;
 use crate::worker::Worker;
-use crate::{Error, Options, Signers, Timestamp, announcer};
+use crate::{Error, Options, Receipts, Signers, Timestamp, announcer};
 
 /// Sends webhooks. Cheap to clone; every clone is the same engine.
 #[derive(Clone, Debug)]
@@ -93,6 +93,11 @@ impl Webhooks {
     pub fn wake(&self) {
         self.engine.worker.wake_without_hint();
         self.engine.context.announcer.due();
+    }
+
+    /// Remembers inbound messages, so that each is handled once.
+    pub fn receipts(&self) -> Receipts {
+        Receipts::new(Arc::clone(&self.engine.context))
     }
 
     /// Ok when the store answers.

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use sqlx::PgConnection;
 use webhook_core::store::{
     CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
     NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture,
@@ -14,6 +13,7 @@ use webhook_core::{
 };
 
 use crate::error::Fault;
+use crate::session::Conn;
 use crate::store::PostgresStore;
 use crate::{captured, event, path, rows, subscription};
 
@@ -21,31 +21,31 @@ use crate::{captured, event, path, rows, subscription};
 impl CaptureStore for PostgresStore {
     async fn insert_path(&self, record: &PathRecord, key: Option<&KeyedAnswer>) -> Result<PathInserted, StoreError> {
         let mut session = self.writer().await?;
-        let done = path::insert(&mut session, record, key).await;
+        let done = path::insert(&mut session.conn(), record, key).await;
         self.end(session, done).await
     }
 
     async fn update_path(&self, record: &PathRecord) -> Result<PathUpdated, StoreError> {
         let mut session = self.writer().await?;
-        let done = path::update(&mut session, record).await;
+        let done = path::update(&mut session.conn(), record).await;
         self.end(session, done).await
     }
 
     async fn delete_path(&self, tenant: &TenantId, path_id: &PathId) -> Result<bool, StoreError> {
         let mut session = self.writer().await?;
-        let done = path::delete(&mut session, tenant, path_id).await;
+        let done = path::delete(&mut session.conn(), tenant, path_id).await;
         self.end(session, done).await
     }
 
     async fn find_path(&self, path_id: &PathId) -> Result<Option<PathRecord>, StoreError> {
         let mut session = self.reader().await?;
-        let done = path::find(&mut session, path_id).await;
+        let done = path::find(&mut session.conn(), path_id).await;
         self.end(session, done).await
     }
 
     async fn path(&self, tenant: &TenantId, path_id: &PathId) -> Result<Option<(PathRecord, PathUsage)>, StoreError> {
         let mut session = self.reader().await?;
-        let done = path::one(&mut session, tenant, path_id).await;
+        let done = path::one(&mut session.conn(), tenant, path_id).await;
         self.end(session, done).await
     }
 
@@ -56,19 +56,19 @@ impl CaptureStore for PostgresStore {
         page: PageRequest,
     ) -> Result<Page<(PathRecord, PathUsage)>, StoreError> {
         let mut session = self.reader().await?;
-        let done = path::list(&mut session, tenant, now, page).await;
+        let done = path::list(&mut session.conn(), tenant, now, page).await;
         self.end(session, done).await
     }
 
     async fn path_methods(&self, tenant: &TenantId, path_id: &PathId) -> Result<Vec<(String, u64)>, StoreError> {
         let mut session = self.reader().await?;
-        let done = path::methods(&mut session, tenant, path_id).await;
+        let done = path::methods(&mut session.conn(), tenant, path_id).await;
         self.end(session, done).await
     }
 
     async fn capture(&self, now: Timestamp, requests: &[NewCapture]) -> Result<Vec<CaptureOutcome>, StoreError> {
         let mut session = self.writer().await?;
-        let done = capture(&mut session, now, requests).await;
+        let done = capture(&mut session.conn(), now, requests).await;
         self.end(session, done).await
     }
 
@@ -79,7 +79,7 @@ impl CaptureStore for PostgresStore {
         id: CaptureId,
     ) -> Result<Option<CapturedRequest>, StoreError> {
         let mut session = self.reader().await?;
-        let done = captured::one(&mut session, tenant, path_id, id).await;
+        let done = captured::one(&mut session.conn(), tenant, path_id, id).await;
         self.end(session, done).await
     }
 
@@ -92,7 +92,7 @@ impl CaptureStore for PostgresStore {
         body_limit: u32,
     ) -> Result<Page<CapturedRequest>, StoreError> {
         let mut session = self.reader().await?;
-        let done = captured::list(&mut session, tenant, path_id, filter, page, body_limit).await;
+        let done = captured::list(&mut session.conn(), tenant, path_id, filter, page, body_limit).await;
         self.end(session, done).await
     }
 
@@ -104,13 +104,13 @@ impl CaptureStore for PostgresStore {
         limit: u32,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         let mut session = self.reader().await?;
-        let done = captured::after(&mut session, tenant, path_id, after, limit).await;
+        let done = captured::after(&mut session.conn(), tenant, path_id, after, limit).await;
         self.end(session, done).await
     }
 
     async fn remove_captured(&self, tenant: &TenantId, path_id: &PathId, id: CaptureId) -> Result<bool, StoreError> {
         let mut session = self.writer().await?;
-        let done = captured::remove(&mut session, tenant, path_id, id).await;
+        let done = captured::remove(&mut session.conn(), tenant, path_id, id).await;
         self.end(session, done).await
     }
 
@@ -122,13 +122,13 @@ impl CaptureStore for PostgresStore {
         limit: u32,
     ) -> Result<u64, StoreError> {
         let mut session = self.writer().await?;
-        let done = captured::remove_through(&mut session, tenant, path_id, through, limit).await;
+        let done = captured::remove_through(&mut session.conn(), tenant, path_id, through, limit).await;
         self.end(session, done).await
     }
 
     async fn prune_captured(&self, request: CapturePruneRequest) -> Result<CapturePruneStep, StoreError> {
         let mut session = self.writer().await?;
-        let done = captured::prune(&mut session, request).await;
+        let done = captured::prune(&mut session.conn(), request).await;
         self.end(session, done).await
     }
 
@@ -140,17 +140,13 @@ impl CaptureStore for PostgresStore {
         limit: u32,
     ) -> Result<CaptureStats, StoreError> {
         let mut session = self.reader().await?;
-        let done = path::stats(&mut session, tenant, now, active_since, limit).await;
+        let done = path::stats(&mut session.conn(), tenant, now, active_since, limit).await;
         self.end(session, done).await
     }
 }
 
 /// Keeps requests inside the transaction that `conn` is in.
-async fn capture(
-    conn: &mut PgConnection,
-    now: Timestamp,
-    requests: &[NewCapture],
-) -> Result<Vec<CaptureOutcome>, Fault> {
+async fn capture(conn: &mut Conn<'_>, now: Timestamp, requests: &[NewCapture]) -> Result<Vec<CaptureOutcome>, Fault> {
     // Subscriptions first, then paths: everybody locks in this order.
     let live = live(conn, CapturePlan::subscriptions_of(requests)).await?;
     let states = path::states(conn, &CapturePlan::paths_of(requests)).await?;
@@ -172,7 +168,7 @@ async fn capture(
 
 /// Those of the subscriptions that are not deleted, and stay so until the transaction ends.
 async fn live(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     subscriptions: HashSet<(TenantId, SubscriptionId)>,
 ) -> Result<HashSet<(TenantId, SubscriptionId)>, Fault> {
     if subscriptions.is_empty() {
@@ -186,12 +182,13 @@ async fn live(
     )
     .bind(subscriptions.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
     .bind(subscriptions.iter().map(|(_, id)| id.as_uuid()).collect::<Vec<_>>())
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     found.iter().map(|row| Ok((rows::tenant(row)?, SubscriptionId::from_uuid(rows::id(row, "id")?)))).collect()
 }
 
-async fn insert(conn: &mut PgConnection, requests: &[PlannedCapture<'_>]) -> Result<(), Fault> {
+async fn insert(conn: &mut Conn<'_>, requests: &[PlannedCapture<'_>]) -> Result<(), Fault> {
     if requests.is_empty() {
         return Ok(());
     }
@@ -226,7 +223,8 @@ async fn insert(conn: &mut PgConnection, requests: &[PlannedCapture<'_>]) -> Res
     .bind(each(requests, |planned| IncomingRequest::lines_of(&planned.new.request.request.headers)))
     .bind(each(requests, |planned| IncomingRequest::lines_of(&planned.new.request.request.trailers)))
     .bind(each(requests, |planned| &*planned.new.request.request.body))
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, Postgres, QueryBuilder};
+use sqlx::{Postgres, QueryBuilder};
 use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position};
 use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, TenantId, Timestamp};
 
 use crate::error::Fault;
+use crate::session::Conn;
 use crate::{history, path, rows};
 
 /// Paths that expire, or are cleared up behind, in one step at most.
@@ -29,19 +30,19 @@ fn select(what: &str, tenant: &TenantId, path_id: &PathId) -> QueryBuilder<Postg
 }
 
 pub(crate) async fn one(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
     id: CaptureId,
 ) -> Result<Option<CapturedRequest>, Fault> {
     let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
     query.push(" AND r.id = ").push_bind(id.as_uuid());
-    let found = query.build().fetch_optional(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_optional(&mut *conn.inner).await?;
     found.as_ref().map(rows::captured).transpose()
 }
 
 pub(crate) async fn list(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
     filter: &CaptureFilter,
@@ -55,7 +56,10 @@ pub(crate) async fn list(
         Position::Offset(_) => {
             let mut query = select("count(*) AS total", tenant, path_id);
             push_filter(&mut query, filter);
-            Some(rows::big_count(&query.build().fetch_one(&mut *conn).await?, "total")?)
+            Some(rows::big_count(
+                &query.build().persistent(conn.persistent).fetch_one(&mut *conn.inner).await?,
+                "total",
+            )?)
         }
         _ => None,
     };
@@ -63,14 +67,14 @@ pub(crate) async fn list(
     let mut query = select(&format!("{COLUMNS}, substring(r.body FROM 1 FOR {kept}) AS body"), tenant, path_id);
     push_filter(&mut query, filter);
     history::push_page(&mut query, "r", page);
-    let found = query.build().fetch_all(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     Ok(Page::from_probe(rows::all(&found, rows::captured)?, page.limit, total))
 }
 
 /// The same where a text is looked for. PostgreSQL has no way to look for bytes in any ASCII case, so the requests are
 /// read and looked through here, few at a time.
 async fn search(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
     filter: &CaptureFilter,
@@ -87,7 +91,8 @@ async fn search(
         let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
         push_filter(&mut query, filter);
         history::push_page(&mut query, "r", PageRequest { limit: SEARCHED_AT_ONCE, position });
-        let read = rows::all(&query.build().fetch_all(&mut *conn).await?, rows::captured)?;
+        let read =
+            rows::all(&query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?, rows::captured)?;
         let read = Page::from_probe(read, SEARCHED_AT_ONCE, None);
         let last = read.items.last().map(|captured| captured.id);
         for mut captured in read.items.into_iter().filter(|captured| filter.matches(captured)) {
@@ -119,7 +124,7 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &CaptureFilter) {
 }
 
 pub(crate) async fn after(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
     after: Option<CaptureId>,
@@ -130,13 +135,13 @@ pub(crate) async fn after(
         query.push(" AND r.id > ").push_bind(after.as_uuid());
     }
     query.push(" ORDER BY r.id LIMIT ").push_bind(i64::from(limit));
-    let found = query.build().fetch_all(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     rows::all(&found, rows::captured)
 }
 
 /// The tenant's newest requests, without their bodies.
 pub(crate) async fn newest(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     now: Timestamp,
     limit: u32,
@@ -149,23 +154,25 @@ pub(crate) async fn newest(
     query.push_bind(tenant.as_str().to_owned());
     query.push(" AND (p.expires_at IS NULL OR p.expires_at > ").push_bind(now.as_millis());
     query.push(") ORDER BY r.id DESC LIMIT ").push_bind(i64::from(limit));
-    let found = query.build().fetch_all(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     rows::all(&found, rows::captured)
 }
 
 pub(crate) async fn remove(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
     id: CaptureId,
 ) -> Result<bool, Fault> {
     let mut query = select("r.path_key, octet_length(r.body)::bigint AS body_kept", tenant, path_id);
     query.push(" AND r.id = ").push_bind(id.as_uuid());
-    let Some(row) = query.build().fetch_optional(&mut *conn).await? else { return Ok(false) };
+    let Some(row) = query.build().persistent(conn.persistent).fetch_optional(&mut *conn.inner).await? else {
+        return Ok(false);
+    };
     let key = PathKey::from_uuid(rows::id(&row, "path_key")?);
     path::lock(conn, &[key]).await?;
     let removed = sqlx::query("DELETE FROM webhook.captured_request WHERE id = $1").bind(id.as_uuid());
-    if removed.execute(&mut *conn).await?.rows_affected() == 0 {
+    if removed.persistent(conn.persistent).execute(&mut *conn.inner).await?.rows_affected() == 0 {
         return Ok(false);
     }
     path::lower_usage(conn, key, 1, rows::big_count(&row, "body_kept")?).await?;
@@ -173,7 +180,7 @@ pub(crate) async fn remove(
 }
 
 pub(crate) async fn remove_through(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
     through: CaptureId,
@@ -184,7 +191,7 @@ pub(crate) async fn remove_through(
     let mut query = select("r.path_key, r.id, octet_length(r.body)::bigint AS body_kept", tenant, path_id);
     query.push(" AND r.id <= ").push_bind(through.as_uuid());
     query.push(" ORDER BY r.id LIMIT ").push_bind(i64::from(limit));
-    let oldest = query.build().fetch_all(&mut *conn).await?;
+    let oldest = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     let Some(last) = oldest.last() else { return Ok(0) };
     let (key, last) = (PathKey::from_uuid(rows::id(last, "path_key")?), CaptureId::from_uuid(rows::id(last, "id")?));
     let bytes = rows::all(&oldest, |row| rows::big_count(row, "body_kept"))?.into_iter().sum();
@@ -194,31 +201,33 @@ pub(crate) async fn remove_through(
 }
 
 /// A path's oldest requests: id, and bytes of the body that are kept.
-pub(crate) async fn oldest(conn: &mut PgConnection, path: PathKey, limit: u32) -> Result<Vec<(CaptureId, u64)>, Fault> {
+pub(crate) async fn oldest(conn: &mut Conn<'_>, path: PathKey, limit: u32) -> Result<Vec<(CaptureId, u64)>, Fault> {
     let found = sqlx::query(
         "SELECT id, octet_length(body)::bigint AS body_kept FROM webhook.captured_request WHERE path_key = $1 ORDER BY id LIMIT $2",
     )
     .bind(path.as_uuid())
     .bind(i64::from(limit))
-    .fetch_all(conn)
+    .persistent(conn.persistent).fetch_all(&mut *conn.inner)
     .await?;
     rows::all(&found, |row| Ok((CaptureId::from_uuid(rows::id(row, "id")?), rows::big_count(row, "body_kept")?)))
 }
 
-pub(crate) async fn delete_through(conn: &mut PgConnection, path: PathKey, through: CaptureId) -> Result<(), Fault> {
+pub(crate) async fn delete_through(conn: &mut Conn<'_>, path: PathKey, through: CaptureId) -> Result<(), Fault> {
     sqlx::query("DELETE FROM webhook.captured_request WHERE path_key = $1 AND id <= $2")
         .bind(path.as_uuid())
         .bind(through.as_uuid())
-        .execute(conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     Ok(())
 }
 
-pub(crate) async fn prune(conn: &mut PgConnection, request: CapturePruneRequest) -> Result<CapturePruneStep, Fault> {
+pub(crate) async fn prune(conn: &mut Conn<'_>, request: CapturePruneRequest) -> Result<CapturePruneStep, Fault> {
     // One process at a time; the others have nothing to do.
     let alone: bool =
         sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('webhook.prune_captured', 0))")
-            .fetch_one(&mut *conn)
+            .persistent(conn.persistent)
+            .fetch_one(&mut *conn.inner)
             .await?;
     if !alone {
         return Ok(CapturePruneStep::default());
@@ -229,7 +238,8 @@ pub(crate) async fn prune(conn: &mut PgConnection, request: CapturePruneRequest)
     )
     .bind(request.now.as_millis())
     .bind(PATHS_AT_ONCE)
-    .fetch_all(&mut *conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?
     .into_iter()
     .map(PathKey::from_uuid)
@@ -240,11 +250,13 @@ pub(crate) async fn prune(conn: &mut PgConnection, request: CapturePruneRequest)
         sqlx::query("UPDATE webhook.path SET removed = true WHERE key = ANY ($1) AND NOT removed AND expires_at <= $2")
             .bind(over.iter().map(|key| key.as_uuid()).collect::<Vec<_>>())
             .bind(request.now.as_millis())
-            .execute(&mut *conn)
+            .persistent(conn.persistent)
+            .execute(&mut *conn.inner)
             .await?;
     let removed = sqlx::query("SELECT key FROM webhook.path WHERE removed ORDER BY key LIMIT $1")
         .bind(PATHS_AT_ONCE)
-        .fetch_all(&mut *conn)
+        .persistent(conn.persistent)
+        .fetch_all(&mut *conn.inner)
         .await?;
     let full = [expired.rows_affected(), removed.len() as u64].contains(&(PATHS_AT_ONCE as u64));
     let mut left = limit;
@@ -261,31 +273,32 @@ pub(crate) async fn prune(conn: &mut PgConnection, request: CapturePruneRequest)
 }
 
 /// Removes requests of a removed path, and behind the last one the path itself; how many there were.
-async fn clear_up(conn: &mut PgConnection, path: PathKey, limit: u32) -> Result<u32, Fault> {
+async fn clear_up(conn: &mut Conn<'_>, path: PathKey, limit: u32) -> Result<u32, Fault> {
     let deleted = sqlx::query(
         "DELETE FROM webhook.captured_request WHERE id IN (
            SELECT id FROM webhook.captured_request WHERE path_key = $1 ORDER BY id LIMIT $2)",
     )
     .bind(path.as_uuid())
     .bind(i64::from(limit))
-    .execute(&mut *conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     let deleted = u32::try_from(deleted.rows_affected()).unwrap_or(limit);
     if deleted < limit {
         for sql in ["DELETE FROM webhook.path_usage WHERE path_key = $1", "DELETE FROM webhook.path WHERE key = $1"] {
-            sqlx::query(sql).bind(path.as_uuid()).execute(&mut *conn).await?;
+            sqlx::query(sql).bind(path.as_uuid()).persistent(conn.persistent).execute(&mut *conn.inner).await?;
         }
     }
     Ok(deleted)
 }
 
-async fn prune_old(conn: &mut PgConnection, received_before: Timestamp, limit: u32) -> Result<u32, Fault> {
+async fn prune_old(conn: &mut Conn<'_>, received_before: Timestamp, limit: u32) -> Result<u32, Fault> {
     let old = sqlx::query(
         "SELECT id, path_key, octet_length(body)::bigint AS body_kept FROM webhook.captured_request WHERE id < $1 ORDER BY id LIMIT $2",
     )
     .bind(CaptureId::floor(received_before).as_uuid())
     .bind(i64::from(limit))
-    .fetch_all(&mut *conn)
+    .persistent(conn.persistent).fetch_all(&mut *conn.inner)
     .await?;
     if old.is_empty() {
         return Ok(0);
@@ -297,7 +310,7 @@ async fn prune_old(conn: &mut PgConnection, received_before: Timestamp, limit: u
         "DELETE FROM webhook.captured_request WHERE id = ANY ($1) RETURNING path_key, octet_length(body)::bigint AS body_kept",
     )
     .bind(rows::all(&old, |row| rows::id(row, "id"))?)
-    .fetch_all(&mut *conn)
+    .persistent(conn.persistent).fetch_all(&mut *conn.inner)
     .await?;
     let mut by_path: BTreeMap<PathKey, (u64, u64)> = BTreeMap::new();
     for row in &gone {

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 use webhook_core::store::{ClaimRequest, Claimed, Lease};
 use webhook_core::{
@@ -25,6 +25,7 @@ use webhook_core::{
 
 use crate::error::Fault;
 use crate::rows;
+use crate::session::Conn;
 
 /// So many more deliveries than leases are wanted are looked at, because some will not be fit.
 const LOOK_FURTHER: i64 = 64;
@@ -197,11 +198,7 @@ struct Rescued {
     exhausted: u32,
 }
 
-pub(crate) async fn claim(
-    conn: &mut PgConnection,
-    progress: &Progress,
-    ask: &ClaimRequest<'_>,
-) -> Result<Claimed, Fault> {
+pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimRequest<'_>) -> Result<Claimed, Fault> {
     let mut rescued = Rescued::default();
     if progress.rescue(ask.now) {
         let found = rescue(conn, ask, None).await?;
@@ -213,7 +210,7 @@ pub(crate) async fn claim(
     let look = i64::from(ask.limit) + LOOK_FURTHER;
     let floor = progress.floor(ask.now);
     let query = sqlx::query(OLDEST).bind(ask.now.as_millis()).bind(look).bind(floor.as_millis());
-    let oldest = candidates(ask, &query.fetch_all(&mut *conn).await?)?;
+    let oldest = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
     progress.saw(oldest.first().map(|candidate| candidate.due), ask.now);
     let all = (oldest.len() as i64) < look;
     let mut choice = Choice::new(ask);
@@ -243,14 +240,14 @@ pub(crate) async fn claim(
 }
 
 pub(crate) async fn claim_ids(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     ask: &ClaimRequest<'_>,
     ids: &[DeliveryId],
 ) -> Result<Claimed, Fault> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
     let Rescued { lost, exhausted } = rescue(conn, ask, Some(&ids)).await?;
     let query = sqlx::query(NAMED).bind(ask.now.as_millis()).bind(ids);
-    let named = candidates(ask, &query.fetch_all(&mut *conn).await?)?;
+    let named = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
     let mut choice = Choice::new(ask);
     named.iter().for_each(|candidate| choice.offer(candidate));
     let leases = choice.lease(conn).await?;
@@ -258,14 +255,28 @@ pub(crate) async fn claim_ids(
 }
 
 /// Counts lost leases, of these deliveries or of whatever: they are due like any other then, or have ended.
-async fn rescue(conn: &mut PgConnection, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]>) -> Result<Rescued, Fault> {
+async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]>) -> Result<Rescued, Fault> {
     const OVER: &str = "SELECT id FROM webhook.delivery
          WHERE state = 0 AND leased AND next_at <= $1 ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED";
     const OVER_NAMED: &str = "SELECT id FROM webhook.delivery
          WHERE state + 0 = 0 AND leased AND next_at <= $1 AND id = ANY ($2) ORDER BY id FOR UPDATE SKIP LOCKED";
     let over: Vec<Uuid> = match ids {
-        None => sqlx::query_scalar(OVER).bind(ask.now.as_millis()).bind(RESCUED).fetch_all(&mut *conn).await?,
-        Some(ids) => sqlx::query_scalar(OVER_NAMED).bind(ask.now.as_millis()).bind(ids).fetch_all(&mut *conn).await?,
+        None => {
+            sqlx::query_scalar(OVER)
+                .bind(ask.now.as_millis())
+                .bind(RESCUED)
+                .persistent(conn.persistent)
+                .fetch_all(&mut *conn.inner)
+                .await?
+        }
+        Some(ids) => {
+            sqlx::query_scalar(OVER_NAMED)
+                .bind(ask.now.as_millis())
+                .bind(ids)
+                .persistent(conn.persistent)
+                .fetch_all(&mut *conn.inner)
+                .await?
+        }
     };
     let mut rescued = Rescued::default();
     if over.is_empty() {
@@ -286,7 +297,8 @@ async fn rescue(conn: &mut PgConnection, ask: &ClaimRequest<'_>, ids: Option<&[U
     .bind(LOST_LEASES)
     .bind(DeliveryState::Exhausted.code())
     .bind(Reason::LostLeases.code())
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     rescued.lost = count(states.len());
     rescued.exhausted = count(states.iter().filter(|state| **state != DeliveryState::Pending.code()).count());
@@ -294,12 +306,13 @@ async fn rescue(conn: &mut PgConnection, ask: &ClaimRequest<'_>, ids: Option<&[U
 }
 
 /// When the next delivery is due that is not due yet, and not leased.
-async fn next_due(conn: &mut PgConnection, ask: &ClaimRequest<'_>) -> Result<Option<Timestamp>, Fault> {
+async fn next_due(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>) -> Result<Option<Timestamp>, Fault> {
     let next: Option<i64> = sqlx::query_scalar(
         "SELECT next_at FROM webhook.delivery WHERE state = 0 AND NOT leased AND next_at > $1 ORDER BY next_at LIMIT 1",
     )
     .bind(ask.now.as_millis())
-    .fetch_optional(conn)
+    .persistent(conn.persistent)
+    .fetch_optional(&mut *conn.inner)
     .await?;
     Ok(next.map(Timestamp::from_millis))
 }
@@ -316,13 +329,14 @@ fn within(ask: &ClaimRequest<'_>, all: &[Candidate]) -> Walk {
     Walk { targets, stopped: None }
 }
 
-async fn walk(conn: &mut PgConnection, ask: &ClaimRequest<'_>, floor: Timestamp) -> Result<Walk, Fault> {
+async fn walk(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timestamp) -> Result<Walk, Fault> {
     let visited = sqlx::query(WALK_ON)
         .bind(ask.now.as_millis())
         .bind(ask.cursor.map_or(Uuid::nil(), TargetId::as_uuid))
         .bind(WALK)
         .bind(floor.as_millis())
-        .fetch_all(&mut *conn)
+        .persistent(conn.persistent)
+        .fetch_all(&mut *conn.inner)
         .await?;
     let visited = visited
         .iter()
@@ -343,7 +357,8 @@ async fn walk(conn: &mut PgConnection, ask: &ClaimRequest<'_>, floor: Timestamp)
             .bind(due.iter().map(|target| target.as_uuid()).collect::<Vec<_>>())
             .bind(i64::try_from(each).unwrap_or(i64::MAX))
             .bind(floor.as_millis())
-            .fetch_all(conn)
+            .persistent(conn.persistent)
+            .fetch_all(&mut *conn.inner)
             .await?;
         for candidate in candidates(ask, &found)? {
             targets.entry(candidate.lease.target.id()).or_default().push(candidate);
@@ -398,13 +413,14 @@ impl<'a> Choice<'a> {
         }
     }
 
-    async fn lease(mut self, conn: &mut PgConnection) -> Result<Vec<Lease>, Fault> {
+    async fn lease(mut self, conn: &mut Conn<'_>) -> Result<Vec<Lease>, Fault> {
         if !self.leased.is_empty() {
             sqlx::query("UPDATE webhook.delivery SET next_at = $2, token = $3, leased = true WHERE id = ANY ($1)")
                 .bind(self.leased.iter().map(|candidate| candidate.lease.delivery.as_uuid()).collect::<Vec<_>>())
                 .bind(self.ask.lease_until.as_millis())
                 .bind(self.ask.token.get())
-                .execute(conn)
+                .persistent(conn.persistent)
+                .execute(&mut *conn.inner)
                 .await?;
         }
         self.leased.sort_by_key(|candidate| (candidate.due, candidate.lease.delivery));

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
 use webhook_core::store::{ClaimRequest, Claimed, DeliveryStore, NextStep, Outcome, Recorded, Release, TargetEffect};
 use webhook_core::{DeliveryId, EventType, Reason, StoreError, SubscriptionId, TenantId, Timestamp};
 
 use crate::error::Fault;
-use crate::session::Begin;
+use crate::session::{Begin, Conn};
 use crate::store::PostgresStore;
 use crate::{claim, rows, subscription};
 
@@ -19,32 +19,32 @@ impl DeliveryStore for PostgresStore {
         // Claims do not wait for the disk: a lease that a crash of the server takes back was never acted upon by
         // anybody else, and its token comes no second time.
         let mut session = self.worker_writer(Begin::Relaxed).await?;
-        let claimed = claim::claim(&mut session, &self.progress, &request).await;
+        let claimed = claim::claim(&mut session.conn(), &self.progress, &request).await;
         self.end(session, claimed).await
     }
 
     async fn claim_ids(&self, request: ClaimRequest<'_>, ids: &[DeliveryId]) -> Result<Claimed, StoreError> {
         let mut session = self.worker_writer(Begin::Relaxed).await?;
-        let claimed = claim::claim_ids(&mut session, &request, ids).await;
+        let claimed = claim::claim_ids(&mut session.conn(), &request, ids).await;
         self.end(session, claimed).await
     }
 
     async fn record(&self, now: Timestamp, outcomes: &[Outcome]) -> Result<Vec<Recorded>, StoreError> {
         if outcomes.iter().all(|outcome| outcome.effect == TargetEffect::None) {
             let mut session = self.worker_reader().await?;
-            let done = update(&mut session, now, outcomes).await;
+            let done = update(&mut session.conn(), now, outcomes).await;
             let done = self.end(session, done).await?;
             return Ok(recorded(outcomes, &done));
         }
         let mut session = self.worker_writer(Begin::Durable).await?;
-        let done = record_with_effects(&mut session, now, outcomes).await;
+        let done = record_with_effects(&mut session.conn(), now, outcomes).await;
         let done = self.end(session, done).await?;
         Ok(recorded(outcomes, &done))
     }
 
     async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
         let mut session = self.worker_reader().await?;
-        let released = release(&mut session, releases).await;
+        let released = release(&mut session.conn(), releases).await;
         self.end(session, released).await
     }
 }
@@ -57,7 +57,7 @@ fn recorded(outcomes: &[Outcome], done: &Done) -> Vec<Recorded> {
     (0..outcomes.len()).map(one).collect()
 }
 
-async fn record_with_effects(conn: &mut PgConnection, now: Timestamp, outcomes: &[Outcome]) -> Result<Done, Fault> {
+async fn record_with_effects(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]) -> Result<Done, Fault> {
     // Before any row is locked: who changes a subscription locks the tenant first.
     let gone: std::collections::BTreeSet<_> = outcomes
         .iter()
@@ -76,7 +76,7 @@ async fn record_with_effects(conn: &mut PgConnection, now: Timestamp, outcomes: 
 ///
 /// `state + 0` keeps the planner from the partial indexes: it would go through all leases for each outcome, instead of
 /// from the outcomes to their deliveries.
-async fn update(conn: &mut PgConnection, now: Timestamp, outcomes: &[Outcome]) -> Result<Done, Fault> {
+async fn update(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]) -> Result<Done, Fault> {
     let mut columns = Columns::default();
     let mut seen = HashSet::with_capacity(outcomes.len());
     for (position, outcome) in outcomes.iter().enumerate() {
@@ -119,7 +119,8 @@ async fn update(conn: &mut PgConnection, now: Timestamp, outcomes: &[Outcome]) -
          )
          SELECT position, subscription FROM done",
     );
-    let found = columns.bind(found).bind(now.as_millis()).fetch_all(conn).await?;
+    let found =
+        columns.bind(found).bind(now.as_millis()).persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     found
         .iter()
         .map(|row| {
@@ -235,12 +236,7 @@ struct Effect<'a> {
     gone: Option<&'a TenantId>,
 }
 
-async fn apply_effects(
-    conn: &mut PgConnection,
-    now: Timestamp,
-    outcomes: &[Outcome],
-    done: &Done,
-) -> Result<(), Fault> {
+async fn apply_effects(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome], done: &Done) -> Result<(), Fault> {
     // In order, so that nobody waits for somebody who waits for them.
     let mut effects: BTreeMap<SubscriptionId, Effect<'_>> = BTreeMap::new();
     for (position, outcome) in outcomes.iter().enumerate() {
@@ -272,7 +268,7 @@ async fn apply_effects(
     Ok(())
 }
 
-async fn release(conn: &mut PgConnection, releases: &[Release]) -> Result<(), Fault> {
+async fn release(conn: &mut Conn<'_>, releases: &[Release]) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE webhook.delivery AS d SET next_at = i.due, leased = false
          FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS i (id, token, due)
@@ -281,7 +277,8 @@ async fn release(conn: &mut PgConnection, releases: &[Release]) -> Result<(), Fa
     .bind(releases.iter().map(|release| release.delivery.as_uuid()).collect::<Vec<_>>())
     .bind(releases.iter().map(|release| release.token.get()).collect::<Vec<_>>())
     .bind(releases.iter().map(|release| release.due.as_millis()).collect::<Vec<_>>())
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Accepting events.
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Postgres, QueryBuilder};
+use sqlx::{Postgres, QueryBuilder};
 use webhook_core::store::{
     AcceptItem, AcceptOutcome, AcceptPlan, AcceptUnit, EventFilter, EventStore, ItemOutcome, Page, PageRequest,
     Position,
@@ -9,6 +9,7 @@ use webhook_core::store::{
 use webhook_core::{Event, EventId, EventReceipt, EventSummary, EventType, StoreError, Target, TenantId, Timestamp};
 
 use crate::error::Fault;
+use crate::session::Conn;
 use crate::store::PostgresStore;
 use crate::{history, key, rows, subscription};
 
@@ -17,17 +18,17 @@ impl EventStore for PostgresStore {
     async fn accept(&self, now: Timestamp, units: &[AcceptUnit]) -> Result<Vec<AcceptOutcome>, StoreError> {
         if AcceptPlan::keys_of(units).next().is_some() {
             let mut session = self.writer().await?;
-            let outcomes = accept(&mut session, now, units).await;
+            let outcomes = accept(&mut session.conn(), now, units).await;
             return self.end(session, outcomes).await;
         }
         let mut session = self.reader().await?;
-        let outcomes = accept_unkeyed(&mut session, units).await;
+        let outcomes = accept_unkeyed(&mut session.conn(), units).await;
         self.end(session, outcomes).await
     }
 
     async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<(Event, u32)>, StoreError> {
         let mut session = self.reader().await?;
-        let found = find(&mut session, tenant, id).await;
+        let found = find(&mut session.conn(), tenant, id).await;
         self.end(session, found).await
     }
 
@@ -38,19 +39,19 @@ impl EventStore for PostgresStore {
         page: PageRequest,
     ) -> Result<Page<EventSummary>, StoreError> {
         let mut session = self.reader().await?;
-        let page = list(&mut session, tenant, filter, page).await;
+        let page = list(&mut session.conn(), tenant, filter, page).await;
         self.end(session, page).await
     }
 
     async fn load_events(&self, ids: &[(TenantId, EventId)]) -> Result<Vec<Event>, StoreError> {
         let mut session = self.worker_reader().await?;
-        let events = load(&mut session, ids).await;
+        let events = load(&mut session.conn(), ids).await;
         self.end(session, events).await
     }
 }
 
 /// Accepts units inside the transaction that `conn` is in.
-async fn accept(conn: &mut PgConnection, now: Timestamp, units: &[AcceptUnit]) -> Result<Vec<AcceptOutcome>, Fault> {
+async fn accept(conn: &mut Conn<'_>, now: Timestamp, units: &[AcceptUnit]) -> Result<Vec<AcceptOutcome>, Fault> {
     key::lock(conn, AcceptPlan::keys_of(units)).await?;
     let (generations, _) = subscription::generations_locked(conn, units.iter().map(|unit| &unit.tenant)).await?;
     let stored = key::stored(conn, AcceptPlan::keys_of(units)).await?;
@@ -62,7 +63,7 @@ async fn accept(conn: &mut PgConnection, now: Timestamp, units: &[AcceptUnit]) -
 }
 
 /// Accepts units that name no key, in one statement.
-async fn accept_unkeyed(conn: &mut PgConnection, units: &[AcceptUnit]) -> Result<Vec<AcceptOutcome>, Fault> {
+async fn accept_unkeyed(conn: &mut Conn<'_>, units: &[AcceptUnit]) -> Result<Vec<AcceptOutcome>, Fault> {
     let mut items = Vec::with_capacity(units.len());
     for (unit, of) in units.iter().enumerate() {
         items.extend(of.items.iter().map(|item| (count(unit), item)));
@@ -79,11 +80,7 @@ async fn accept_unkeyed(conn: &mut PgConnection, units: &[AcceptUnit]) -> Result
 }
 
 /// Accepts one unit inside the host's transaction.
-pub(crate) async fn accept_in(
-    conn: &mut PgConnection,
-    now: Timestamp,
-    unit: &AcceptUnit,
-) -> Result<AcceptOutcome, Fault> {
+pub(crate) async fn accept_in(conn: &mut Conn<'_>, now: Timestamp, unit: &AcceptUnit) -> Result<AcceptOutcome, Fault> {
     let units = std::slice::from_ref(unit);
     let outcomes = match AcceptPlan::keys_of(units).next() {
         Some(_) => accept(conn, now, units).await?,
@@ -93,7 +90,7 @@ pub(crate) async fn accept_in(
 }
 
 /// Inserts events with their deliveries, whatever the generations.
-pub(crate) async fn insert_all(conn: &mut PgConnection, items: &[&AcceptItem]) -> Result<(), Fault> {
+pub(crate) async fn insert_all(conn: &mut Conn<'_>, items: &[&AcceptItem]) -> Result<(), Fault> {
     if !items.is_empty() {
         insert(conn, &[], &items.iter().map(|item| (0, *item)).collect::<Vec<_>>()).await?;
     }
@@ -103,11 +100,7 @@ pub(crate) async fn insert_all(conn: &mut PgConnection, items: &[&AcceptItem]) -
 /// Inserts events with their deliveries, each with the number of its unit; the numbers of the units that are stale, of
 /// which nothing was inserted. Asking again with the same events changes nothing: the first answer may have been lost
 /// after the commit.
-async fn insert(
-    conn: &mut PgConnection,
-    units: &[AcceptUnit],
-    items: &[(i32, &AcceptItem)],
-) -> Result<Vec<i32>, Fault> {
+async fn insert(conn: &mut Conn<'_>, units: &[AcceptUnit], items: &[(i32, &AcceptItem)]) -> Result<Vec<i32>, Fault> {
     let (mut events, mut deliveries) = (Events::default(), Deliveries::default());
     for (unit, item) in items.iter().copied() {
         events.push(unit, item)?;
@@ -156,7 +149,8 @@ async fn insert(
     .bind(deliveries.tokens)
     .bind(deliveries.payload_sizes)
     .bind(deliveries.created)
-    .fetch_one(conn)
+    .persistent(conn.persistent)
+    .fetch_one(&mut *conn.inner)
     .await?;
     Ok(stale)
 }
@@ -213,29 +207,31 @@ fn count(length: usize) -> i32 {
     i32::try_from(length).unwrap_or(i32::MAX)
 }
 
-async fn find(conn: &mut PgConnection, tenant: &TenantId, id: EventId) -> Result<Option<(Event, u32)>, Fault> {
+async fn find(conn: &mut Conn<'_>, tenant: &TenantId, id: EventId) -> Result<Option<(Event, u32)>, Fault> {
     let found = sqlx::query("SELECT * FROM webhook.event WHERE id = $1 AND tenant = $2")
         .bind(id.as_uuid())
         .bind(tenant.as_str())
-        .fetch_optional(conn)
+        .persistent(conn.persistent)
+        .fetch_optional(&mut *conn.inner)
         .await?;
     found.as_ref().map(|row| Ok((rows::event(row)?, rows::count(row, "deliveries")?))).transpose()
 }
 
-async fn load(conn: &mut PgConnection, ids: &[(TenantId, EventId)]) -> Result<Vec<Event>, Fault> {
+async fn load(conn: &mut Conn<'_>, ids: &[(TenantId, EventId)]) -> Result<Vec<Event>, Fault> {
     let found = sqlx::query(
         "SELECT e.* FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::uuid[])) AS j (tenant, id)
          JOIN webhook.event AS e ON e.id = j.id AND e.tenant = j.tenant",
     )
     .bind(ids.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
     .bind(ids.iter().map(|(_, id)| id.as_uuid()).collect::<Vec<_>>())
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     rows::all(&found, rows::event)
 }
 
 async fn list(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     filter: &EventFilter,
     page: PageRequest,
@@ -256,15 +252,16 @@ async fn list(
         query
     };
     let total = match page.position {
-        Position::Offset(_) => {
-            Some(rows::big_count(&select("count(*) AS total").build().fetch_one(&mut *conn).await?, "total")?)
-        }
+        Position::Offset(_) => Some(rows::big_count(
+            &select("count(*) AS total").build().persistent(conn.persistent).fetch_one(&mut *conn.inner).await?,
+            "total",
+        )?),
         _ => None,
     };
     let mut query = select(
         "e.id, e.tenant, e.event_type, e.metadata, octet_length(e.payload)::bigint AS payload_bytes, e.deliveries, e.created_at",
     );
     history::push_page(&mut query, "e", page);
-    let found = query.build().fetch_all(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     Ok(Page::from_probe(rows::all(&found, rows::event_summary)?, page.limit, total))
 }

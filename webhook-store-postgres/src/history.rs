@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Postgres, QueryBuilder, Row};
+use sqlx::{Postgres, QueryBuilder, Row};
 use webhook_core::store::{
     Activity, AddedDelivery, CancelOutcome, DeliveryFilter, HistoryStore, Page, PageRequest, Position, Recoverable,
     RetryOutcome, Stats,
@@ -13,6 +13,7 @@ use webhook_core::{
 };
 
 use crate::error::Fault;
+use crate::session::Conn;
 use crate::store::PostgresStore;
 use crate::{rows, stats, subscription};
 
@@ -30,7 +31,7 @@ const DELIVERY: &str = "SELECT d.*, e.event_type, s.disabled_reason IS NOT NULL 
 impl HistoryStore for PostgresStore {
     async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let mut session = self.reader().await?;
-        let done = find_delivery(&mut session, tenant, id).await;
+        let done = find_delivery(&mut session.conn(), tenant, id).await;
         self.end(session, done).await
     }
 
@@ -41,13 +42,13 @@ impl HistoryStore for PostgresStore {
         page: PageRequest,
     ) -> Result<Page<Delivery>, StoreError> {
         let mut session = self.reader().await?;
-        let done = list_deliveries(&mut session, tenant, filter, page).await;
+        let done = list_deliveries(&mut session.conn(), tenant, filter, page).await;
         self.end(session, done).await
     }
 
     async fn attempts_of(&self, tenant: &TenantId, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
         let mut session = self.reader().await?;
-        let done = attempts_of(&mut session, tenant, delivery).await;
+        let done = attempts_of(&mut session.conn(), tenant, delivery).await;
         self.end(session, done).await
     }
 
@@ -58,19 +59,19 @@ impl HistoryStore for PostgresStore {
         page: PageRequest,
     ) -> Result<Page<Attempt>, StoreError> {
         let mut session = self.reader().await?;
-        let done = list_attempts(&mut session, tenant, subscription, page).await;
+        let done = list_attempts(&mut session.conn(), tenant, subscription, page).await;
         self.end(session, done).await
     }
 
     async fn retry(&self, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<RetryOutcome, StoreError> {
         let mut session = self.writer().await?;
-        let done = retry(&mut session, tenant, id, now).await;
+        let done = retry(&mut session.conn(), tenant, id, now).await;
         self.end(session, done).await
     }
 
     async fn cancel(&self, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<CancelOutcome, StoreError> {
         let mut session = self.writer().await?;
-        let done = cancel(&mut session, tenant, id, now).await;
+        let done = cancel(&mut session.conn(), tenant, id, now).await;
         self.end(session, done).await
     }
 
@@ -84,7 +85,7 @@ impl HistoryStore for PostgresStore {
         limit: u32,
     ) -> Result<Vec<Recoverable>, StoreError> {
         let mut session = self.reader().await?;
-        let done = recoverable(&mut session, tenant, subscription, (since, until), after, limit).await;
+        let done = recoverable(&mut session.conn(), tenant, subscription, (since, until), after, limit).await;
         self.end(session, done).await
     }
 
@@ -96,7 +97,7 @@ impl HistoryStore for PostgresStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let mut session = self.writer().await?;
-        let done = add_deliveries(&mut session, tenant, subscription, deliveries, now).await;
+        let done = add_deliveries(&mut session.conn(), tenant, subscription, deliveries, now).await;
         self.end(session, done).await
     }
 
@@ -107,13 +108,13 @@ impl HistoryStore for PostgresStore {
         since: Timestamp,
     ) -> Result<Stats, StoreError> {
         let mut session = self.reader().await?;
-        let done = stats::stats(&mut session, tenant, subscription, since).await;
+        let done = stats::stats(&mut session.conn(), tenant, subscription, since).await;
         self.end(session, done).await
     }
 
     async fn activity(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Activity>, StoreError> {
         let mut session = self.reader().await?;
-        let done = stats::activity(&mut session, tenant, limit).await;
+        let done = stats::activity(&mut session.conn(), tenant, limit).await;
         self.end(session, done).await
     }
 }
@@ -141,15 +142,15 @@ pub(crate) fn push_page(query: &mut QueryBuilder<Postgres>, alias: &str, page: P
     }
 }
 
-async fn find_delivery(conn: &mut PgConnection, tenant: &TenantId, id: DeliveryId) -> Result<Option<Delivery>, Fault> {
+async fn find_delivery(conn: &mut Conn<'_>, tenant: &TenantId, id: DeliveryId) -> Result<Option<Delivery>, Fault> {
     let mut query = QueryBuilder::<Postgres>::new(DELIVERY);
     query.push_bind(tenant.as_str().to_owned()).push(" AND d.id = ").push_bind(id.as_uuid());
-    let found = query.build().fetch_optional(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_optional(&mut *conn.inner).await?;
     found.as_ref().map(rows::delivery).transpose()
 }
 
 async fn list_deliveries(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     filter: &DeliveryFilter,
     page: PageRequest,
@@ -178,27 +179,31 @@ async fn list_deliveries(
     let total = match page.position {
         Position::Offset(_) => {
             let mut query = select("SELECT count(*) AS total FROM webhook.delivery AS d WHERE d.tenant = ");
-            Some(rows::big_count(&query.build().fetch_one(&mut *conn).await?, "total")?)
+            Some(rows::big_count(
+                &query.build().persistent(conn.persistent).fetch_one(&mut *conn.inner).await?,
+                "total",
+            )?)
         }
         _ => None,
     };
     let mut query = select(DELIVERY);
     push_page(&mut query, "d", page);
-    let found = query.build().fetch_all(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     Ok(Page::from_probe(rows::all(&found, rows::delivery)?, page.limit, total))
 }
 
-async fn attempts_of(conn: &mut PgConnection, tenant: &TenantId, delivery: DeliveryId) -> Result<Vec<Attempt>, Fault> {
+async fn attempts_of(conn: &mut Conn<'_>, tenant: &TenantId, delivery: DeliveryId) -> Result<Vec<Attempt>, Fault> {
     let found = sqlx::query("SELECT * FROM webhook.attempt WHERE delivery_id = $1 AND tenant = $2 ORDER BY number")
         .bind(delivery.as_uuid())
         .bind(tenant.as_str())
-        .fetch_all(conn)
+        .persistent(conn.persistent)
+        .fetch_all(&mut *conn.inner)
         .await?;
     rows::all(&found, rows::attempt)
 }
 
 async fn list_attempts(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     subscription: SubscriptionId,
     page: PageRequest,
@@ -212,19 +217,20 @@ async fn list_attempts(
         query
     };
     let total = match page.position {
-        Position::Offset(_) => {
-            Some(rows::big_count(&select("count(*) AS total").build().fetch_one(&mut *conn).await?, "total")?)
-        }
+        Position::Offset(_) => Some(rows::big_count(
+            &select("count(*) AS total").build().persistent(conn.persistent).fetch_one(&mut *conn.inner).await?,
+            "total",
+        )?),
         _ => None,
     };
     let mut query = select("a.*");
     push_page(&mut query, "a", page);
-    let found = query.build().fetch_all(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     Ok(Page::from_probe(rows::all(&found, rows::attempt)?, page.limit, total))
 }
 
 async fn recoverable(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     subscription: SubscriptionId,
     (since, until): (Timestamp, Timestamp),
@@ -243,7 +249,7 @@ async fn recoverable(
         query.push(" AND e.id > ").push_bind(after.as_uuid());
     }
     query.push(" ORDER BY e.id LIMIT ").push_bind(i64::from(limit));
-    let found = query.build().fetch_all(conn).await?;
+    let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     rows::all(&found, |row| {
         let delivery = match rows::id_opt(row, "delivery_id")? {
             Some(id) => Some((DeliveryId::from_uuid(id), rows::state(row.try_get("state")?)?)),
@@ -254,12 +260,7 @@ async fn recoverable(
     })
 }
 
-async fn retry(
-    conn: &mut PgConnection,
-    tenant: &TenantId,
-    id: DeliveryId,
-    now: Timestamp,
-) -> Result<RetryOutcome, Fault> {
+async fn retry(conn: &mut Conn<'_>, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<RetryOutcome, Fault> {
     let found = sqlx::query(
         "SELECT d.state, d.subscription_id, d.leased AND d.next_at > $3 AS in_flight,
            d.subscription_id IS NOT NULL AND (s.id IS NULL OR s.deleted_at IS NOT NULL) AS gone
@@ -269,7 +270,8 @@ async fn retry(
     .bind(id.as_uuid())
     .bind(tenant.as_str())
     .bind(now.as_millis())
-    .fetch_optional(&mut *conn)
+    .persistent(conn.persistent)
+    .fetch_optional(&mut *conn.inner)
     .await?;
     let Some(row) = found else { return Ok(RetryOutcome::Missing) };
     if row.try_get("gone")? {
@@ -283,7 +285,12 @@ async fn retry(
     } else {
         "UPDATE webhook.delivery SET next_at = least(next_at, $2) WHERE id = $1"
     };
-    sqlx::query(sql).bind(id.as_uuid()).bind(now.as_millis()).execute(&mut *conn).await?;
+    sqlx::query(sql)
+        .bind(id.as_uuid())
+        .bind(now.as_millis())
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
+        .await?;
     if let Some(subscription) = rows::id_opt(&row, "subscription_id")? {
         subscription::pause(conn, SubscriptionId::from_uuid(subscription), None).await?;
     }
@@ -291,7 +298,7 @@ async fn retry(
 }
 
 async fn cancel(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     id: DeliveryId,
     now: Timestamp,
@@ -306,7 +313,8 @@ async fn cancel(
     .bind(now.as_millis())
     .bind(DeliveryState::Cancelled.code())
     .bind(Reason::Requested.code())
-    .execute(&mut *conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     if cancelled.rows_affected() > 0 {
         return Ok(CancelOutcome::Done);
@@ -314,13 +322,14 @@ async fn cancel(
     let exists = sqlx::query("SELECT 1 FROM webhook.delivery WHERE id = $1 AND tenant = $2")
         .bind(id.as_uuid())
         .bind(tenant.as_str())
-        .fetch_optional(conn)
+        .persistent(conn.persistent)
+        .fetch_optional(&mut *conn.inner)
         .await?;
     Ok(if exists.is_some() { CancelOutcome::Finished } else { CancelOutcome::Missing })
 }
 
 async fn add_deliveries(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     subscription: SubscriptionId,
     deliveries: &[AddedDelivery],
@@ -330,7 +339,8 @@ async fn add_deliveries(
     subscription::lock_shared(conn, tenant).await?;
     sqlx::query("SELECT 1 FROM webhook.event WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE")
         .bind(deliveries.iter().map(|added| added.event.as_uuid()).collect::<Vec<_>>())
-        .execute(&mut *conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     let added = sqlx::query(
         "INSERT INTO webhook.delivery
@@ -346,7 +356,8 @@ async fn add_deliveries(
     .bind(subscription.as_uuid())
     .bind(tenant.as_str())
     .bind(now.as_millis())
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(added.rows_affected())
 }

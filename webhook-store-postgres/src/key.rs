@@ -1,16 +1,17 @@
 //! Idempotency keys.
 
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use webhook_core::TenantId;
 use webhook_core::store::{IdempotencyKey, StoredKey};
 
 use crate::error::Fault;
 use crate::rows;
+use crate::session::Conn;
 
 /// Holds these names until the transaction ends, so that whoever else uses one of them waits and then sees it. All are
 /// taken in one order, so that nobody waits for somebody who waits for them.
 pub(crate) async fn lock<'a>(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     keys: impl Iterator<Item = (&'a TenantId, &'a IdempotencyKey)>,
 ) -> Result<(), Fault> {
     let (tenants, scopes, names) = names(keys);
@@ -24,14 +25,14 @@ pub(crate) async fn lock<'a>(
     .bind(tenants)
     .bind(scopes)
     .bind(names)
-    .execute(conn)
+    .persistent(conn.persistent).execute(&mut *conn.inner)
     .await?;
     Ok(())
 }
 
 /// The keys stored under these names, expired ones included.
 pub(crate) async fn stored<'a>(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     keys: impl Iterator<Item = (&'a TenantId, &'a IdempotencyKey)>,
 ) -> Result<Vec<StoredKey>, Fault> {
     let (tenants, scopes, names) = names(keys);
@@ -46,7 +47,8 @@ pub(crate) async fn stored<'a>(
     .bind(tenants)
     .bind(scopes)
     .bind(names)
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     rows::all(&found, |row| {
         let fingerprint: Vec<u8> = row.try_get("fingerprint")?;
@@ -63,7 +65,7 @@ pub(crate) async fn stored<'a>(
 }
 
 /// Remembers `keys`, in place of expired ones of the same name.
-pub(crate) async fn remember(conn: &mut PgConnection, keys: &[StoredKey]) -> Result<(), Fault> {
+pub(crate) async fn remember(conn: &mut Conn<'_>, keys: &[StoredKey]) -> Result<(), Fault> {
     if keys.is_empty() {
         return Ok(());
     }
@@ -79,7 +81,8 @@ pub(crate) async fn remember(conn: &mut PgConnection, keys: &[StoredKey]) -> Res
     .bind(keys.iter().map(|key| key.fingerprint.as_slice()).collect::<Vec<_>>())
     .bind(keys.iter().map(|key| key.answer.as_slice()).collect::<Vec<_>>())
     .bind(keys.iter().map(|key| key.expires_at.as_millis()).collect::<Vec<_>>())
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(())
 }

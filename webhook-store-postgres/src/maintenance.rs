@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
 use webhook_core::store::{Backlog, MaintenanceStore, PruneRequest, PruneStep};
 use webhook_core::{Clock, DeliveryState, EventId, Notifier, Reason, StoreError, Timestamp};
 
 use crate::error::Fault;
 use crate::notifier::PostgresNotifier;
-use crate::session::Begin;
+use crate::session::{Begin, Conn};
 use crate::store::PostgresStore;
 use crate::{history, rows};
 
@@ -33,36 +33,39 @@ impl MaintenanceStore for PostgresStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         let mut session = self.reader().await?;
-        let answer = ping(&mut session).await;
+        let answer = ping(&mut session.conn()).await;
         self.end(session, answer).await
     }
 
     async fn prune(&self, request: PruneRequest) -> Result<PruneStep, StoreError> {
         let mut session = self.worker_writer(Begin::Relaxed).await?;
-        let step = prune(&mut session, request).await;
+        let step = prune(&mut session.conn(), request).await;
         self.end(session, step).await
     }
 
     async fn cancel_orphans(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
         let mut session = self.worker_writer(Begin::Durable).await?;
-        let cancelled = cancel_orphans(&mut session, now, limit).await;
+        let cancelled = cancel_orphans(&mut session.conn(), now, limit).await;
         self.end(session, cancelled).await
     }
 
     async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError> {
         let mut session = self.worker_reader().await?;
-        let backlog = backlog(&mut session, now).await;
+        let backlog = backlog(&mut session.conn(), now).await;
         self.end(session, backlog).await
     }
 }
 
-async fn ping(conn: &mut PgConnection) -> Result<(), Fault> {
-    sqlx::query("SELECT generation FROM webhook.tenant LIMIT 1").fetch_optional(conn).await?;
+async fn ping(conn: &mut Conn<'_>) -> Result<(), Fault> {
+    sqlx::query("SELECT generation FROM webhook.tenant LIMIT 1")
+        .persistent(conn.persistent)
+        .fetch_optional(&mut *conn.inner)
+        .await?;
     Ok(())
 }
 
 /// Counted as far as [`COUNTED`]: to count all of a backlog of many millions would take longer than it stays true.
-async fn backlog(conn: &mut PgConnection, now: Timestamp) -> Result<Backlog, Fault> {
+async fn backlog(conn: &mut Conn<'_>, now: Timestamp) -> Result<Backlog, Fault> {
     let row = sqlx::query(
         "SELECT
            (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery
@@ -75,7 +78,8 @@ async fn backlog(conn: &mut PgConnection, now: Timestamp) -> Result<Backlog, Fau
     )
     .bind(now.as_millis())
     .bind(COUNTED)
-    .fetch_one(conn)
+    .persistent(conn.persistent)
+    .fetch_one(&mut *conn.inner)
     .await?;
     let due = rows::big_count(&row, "due")?;
     Ok(Backlog {
@@ -85,10 +89,11 @@ async fn backlog(conn: &mut PgConnection, now: Timestamp) -> Result<Backlog, Fau
     })
 }
 
-async fn prune(conn: &mut PgConnection, request: PruneRequest) -> Result<PruneStep, Fault> {
+async fn prune(conn: &mut Conn<'_>, request: PruneRequest) -> Result<PruneStep, Fault> {
     // One process prunes at a time; the others have nothing to do.
     let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('webhook.prune', 0))")
-        .fetch_one(&mut *conn)
+        .persistent(conn.persistent)
+        .fetch_one(&mut *conn.inner)
         .await?;
     if !alone {
         return Ok(PruneStep::default());
@@ -107,7 +112,8 @@ async fn prune(conn: &mut PgConnection, request: PruneRequest) -> Result<PruneSt
     .bind(cursor.map_or(Uuid::nil(), EventId::as_uuid))
     .bind(below.as_uuid())
     .bind(i64::from(limit))
-    .fetch_all(&mut *conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     let (mut over, mut deliveries, mut seen, mut last) = (Vec::new(), 0, 0, None);
     for row in &visited {
@@ -127,7 +133,7 @@ async fn prune(conn: &mut PgConnection, request: PruneRequest) -> Result<PruneSt
     Ok(PruneStep { events, cursor: last.filter(|_| more), more_keys })
 }
 
-async fn prune_keys(conn: &mut PgConnection, now: Timestamp, limit: u32) -> Result<bool, Fault> {
+async fn prune_keys(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Result<bool, Fault> {
     let removed = sqlx::query(
         "DELETE FROM webhook.idempotency_key WHERE (tenant, scope, key) IN (
            SELECT tenant, scope, key FROM webhook.idempotency_key WHERE expires_at <= $1
@@ -135,20 +141,22 @@ async fn prune_keys(conn: &mut PgConnection, now: Timestamp, limit: u32) -> Resu
     )
     .bind(now.as_millis())
     .bind(i64::from(limit))
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(removed.rows_affected() == u64::from(limit))
 }
 
 /// Deletes these events, but for those whose deliveries were opened again or added to meanwhile; how many went.
-async fn delete_events(conn: &mut PgConnection, mut ids: Vec<Uuid>, ended_before: Timestamp) -> Result<u64, Fault> {
+async fn delete_events(conn: &mut Conn<'_>, mut ids: Vec<Uuid>, ended_before: Timestamp) -> Result<u64, Fault> {
     if ids.is_empty() {
         return Ok(0);
     }
     // Whoever adds deliveries to them waits, and then finds them gone.
     sqlx::query("SELECT 1 FROM webhook.event WHERE id = ANY ($1) ORDER BY id FOR UPDATE")
         .bind(&ids)
-        .execute(&mut *conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     let found = sqlx::query(
         "SELECT event_id, state = 0 OR completed_at >= $2 AS alive FROM webhook.delivery
@@ -156,7 +164,8 @@ async fn delete_events(conn: &mut PgConnection, mut ids: Vec<Uuid>, ended_before
     )
     .bind(&ids)
     .bind(ended_before.as_millis())
-    .fetch_all(&mut *conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     let mut alive = HashSet::new();
     for row in &found {
@@ -170,16 +179,17 @@ async fn delete_events(conn: &mut PgConnection, mut ids: Vec<Uuid>, ended_before
         "DELETE FROM webhook.delivery WHERE event_id = ANY ($1)",
         "DELETE FROM webhook.event WHERE id = ANY ($1)",
     ] {
-        sqlx::query(sql).bind(&ids).execute(&mut *conn).await?;
+        sqlx::query(sql).bind(&ids).persistent(conn.persistent).execute(&mut *conn.inner).await?;
     }
     Ok(ids.len() as u64)
 }
 
-async fn cancel_orphans(conn: &mut PgConnection, now: Timestamp, limit: u32) -> Result<u64, Fault> {
+async fn cancel_orphans(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Result<u64, Fault> {
     let deleted: Vec<Uuid> = sqlx::query_scalar(
         "SELECT id FROM webhook.subscription WHERE deleted_at IS NOT NULL AND NOT settled LIMIT 1000",
     )
-    .fetch_all(&mut *conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     if deleted.is_empty() {
         return Ok(0);
@@ -202,7 +212,8 @@ async fn cancel_orphans(conn: &mut PgConnection, now: Timestamp, limit: u32) -> 
     .bind(&deleted)
     .bind(DeliveryState::Cancelled.code())
     .bind(Reason::SubscriptionDeleted.code())
-    .execute(&mut *conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?
     .rows_affected();
     if cancelled < u64::from(limit) {
@@ -216,7 +227,8 @@ async fn cancel_orphans(conn: &mut PgConnection, now: Timestamp, limit: u32) -> 
                  WHERE d.state = 0 AND d.leased AND d.target_id = s.id)",
         )
         .bind(&deleted)
-        .execute(conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     }
     Ok(cancelled)

@@ -86,6 +86,6 @@ fn unavailable(error: sqlx::Error) -> NotifierError {
 
 /// Wakes the workers of all processes when the transaction that `conn` is in commits.
 pub(crate) async fn notify_due(conn: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(DUE).execute(conn).await?;
+    sqlx::query("SELECT pg_notify($1, $2)").persistent(false).bind(CHANNEL).bind(DUE).execute(conn).await?;
     Ok(())
 }

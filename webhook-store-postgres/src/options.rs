@@ -85,7 +85,8 @@ impl PostgresStoreOptions {
 
     pub(crate) fn connection(&self) -> PgConnectOptions {
         match self.pooled {
-            true => self.connection.clone().statement_cache_capacity(0),
+            // What sqlx asks for at the start of a session is more than PgBouncer passes on.
+            true => self.connection.clone().statement_cache_capacity(0).extra_float_digits(None),
             false => self.connection.clone().statement_cache_capacity(256),
         }
     }
@@ -140,14 +141,21 @@ impl FromStr for PostgresStoreOptions {
     type Err = OpenError;
 
     /// Takes what libpq takes as a URL: `postgres://user:password@host:port/database?sslmode=require`. The scheme may be
-    /// `postgresql` too, and name a driver, as in SQLAlchemy's `postgresql+asyncpg`.
+    /// `postgresql` too, and name a driver, as in SQLAlchemy's `postgresql+asyncpg`. The parameter `pgbouncer=true`
+    /// stands for [`PostgresStoreOptions::behind_pooler`], as in Prisma.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = match text.split_once("://") {
             Some((scheme, rest)) => format!("{}://{rest}", scheme.split('+').next().unwrap_or(scheme)),
             None => text.to_owned(),
         };
-        let connection: PgConnectOptions = text.parse().map_err(|error: sqlx::Error| OpenError::Url(error.into()))?;
-        Ok(Self::new(connection))
+        let (base, parameters) = text.split_once('?').unwrap_or((&text, ""));
+        let pooled = parameters.split('&').any(|parameter| parameter == "pgbouncer=true");
+        let parameters: Vec<_> =
+            parameters.split('&').filter(|parameter| !parameter.starts_with("pgbouncer=")).collect();
+        let url = format!("{base}?{}", parameters.join("&"));
+        let connection: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| OpenError::Url(error.into()))?;
+        let options = Self::new(connection);
+        Ok(if pooled { options.behind_pooler() } else { options })
     }
 }
 
@@ -160,6 +168,9 @@ mod tests {
         assert!("postgres://u:p@localhost:5433/db?sslmode=disable".parse::<PostgresStoreOptions>().is_ok());
         let options: PostgresStoreOptions = "postgresql+asyncpg://u:canary@db.local/x".parse().expect("a URL");
         assert_eq!(options.address(), "postgres://db.local:5432/x");
+        assert!(!options.pooled && options.notify);
+        let pooled: PostgresStoreOptions = "postgres://u@db/x?pgbouncer=true&sslmode=disable".parse().expect("a URL");
+        assert!(pooled.pooled && !pooled.notify);
         assert!("postgresql:///db?host=/run/postgresql".parse::<PostgresStoreOptions>().is_ok());
         assert!(matches!("postgres://[".parse::<PostgresStoreOptions>(), Err(OpenError::Url(_))));
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
 use webhook_core::store::{
     CaptureStats, KeyedAnswer, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage,
     Position, StoredKey,
@@ -11,6 +11,7 @@ use webhook_core::store::{
 use webhook_core::{PathId, PathKey, Sealed, TenantId, Timestamp};
 
 use crate::error::Fault;
+use crate::session::Conn;
 use crate::{captured, key, rows};
 
 /// A path with what it holds.
@@ -22,7 +23,7 @@ macro_rules! path {
 }
 
 pub(crate) async fn insert(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     record: &PathRecord,
     key: Option<&KeyedAnswer>,
 ) -> Result<PathInserted, Fault> {
@@ -52,14 +53,15 @@ pub(crate) async fn insert(
     .bind(record.expires_at.map(Timestamp::as_millis))
     .bind(record.created_at.as_millis())
     .bind(record.updated_at.as_millis())
-    .execute(&mut *conn)
+    .persistent(conn.persistent).execute(&mut *conn.inner)
     .await?;
     if inserted.rows_affected() == 0 {
         return Ok(PathInserted::Taken);
     }
     sqlx::query("INSERT INTO webhook.path_usage (path_key) VALUES ($1)")
         .bind(record.key.as_uuid())
-        .execute(&mut *conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     if let Some(KeyedAnswer { key, answer }) = key {
         let stored = StoredKey {
@@ -75,13 +77,14 @@ pub(crate) async fn insert(
     Ok(PathInserted::Created)
 }
 
-pub(crate) async fn update(conn: &mut PgConnection, record: &PathRecord) -> Result<PathUpdated, Fault> {
+pub(crate) async fn update(conn: &mut Conn<'_>, record: &PathRecord) -> Result<PathUpdated, Fault> {
     lock(conn, &[record.key]).await?;
     let version: Option<i64> =
         sqlx::query_scalar("SELECT version FROM webhook.path WHERE key = $1 AND tenant = $2 AND NOT removed")
             .bind(record.key.as_uuid())
             .bind(record.tenant.as_str())
-            .fetch_optional(&mut *conn)
+            .persistent(conn.persistent)
+            .fetch_optional(&mut *conn.inner)
             .await?;
     match version {
         None => return Ok(PathUpdated::Missing),
@@ -99,45 +102,49 @@ pub(crate) async fn update(conn: &mut PgConnection, record: &PathRecord) -> Resu
     .bind(record.response.as_ref().map(Sealed::as_bytes))
     .bind(record.expires_at.map(Timestamp::as_millis))
     .bind(record.updated_at.as_millis())
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(PathUpdated::Done(next))
 }
 
 /// Its requests go in steps, later; nobody finds them from now on.
-pub(crate) async fn delete(conn: &mut PgConnection, tenant: &TenantId, path_id: &PathId) -> Result<bool, Fault> {
+pub(crate) async fn delete(conn: &mut Conn<'_>, tenant: &TenantId, path_id: &PathId) -> Result<bool, Fault> {
     let Some(record) = find(conn, path_id).await?.filter(|record| record.tenant == *tenant) else { return Ok(false) };
     lock(conn, &[record.key]).await?;
     let deleted = sqlx::query("UPDATE webhook.path SET removed = true WHERE key = $1 AND NOT removed")
         .bind(record.key.as_uuid())
-        .execute(conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     Ok(deleted.rows_affected() > 0)
 }
 
-pub(crate) async fn find(conn: &mut PgConnection, path_id: &PathId) -> Result<Option<PathRecord>, Fault> {
+pub(crate) async fn find(conn: &mut Conn<'_>, path_id: &PathId) -> Result<Option<PathRecord>, Fault> {
     let found = sqlx::query("SELECT * FROM webhook.path WHERE path_id = $1 AND NOT removed")
         .bind(path_id.as_str())
-        .fetch_optional(conn)
+        .persistent(conn.persistent)
+        .fetch_optional(&mut *conn.inner)
         .await?;
     found.as_ref().map(rows::path).transpose()
 }
 
 pub(crate) async fn one(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
 ) -> Result<Option<(PathRecord, PathUsage)>, Fault> {
     let found = sqlx::query(concat!(path!(), " WHERE p.path_id = $1 AND p.tenant = $2 AND NOT p.removed"))
         .bind(path_id.as_str())
         .bind(tenant.as_str())
-        .fetch_optional(conn)
+        .persistent(conn.persistent)
+        .fetch_optional(&mut *conn.inner)
         .await?;
     found.as_ref().map(with_usage).transpose()
 }
 
 pub(crate) async fn list(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     now: Timestamp,
     page: PageRequest,
@@ -150,7 +157,8 @@ pub(crate) async fn list(
             )
             .bind(tenant.as_str())
             .bind(now.as_millis())
-            .fetch_one(&mut *conn)
+            .persistent(conn.persistent)
+            .fetch_one(&mut *conn.inner)
             .await?;
             Some(rows::big_count(&row, "total")?)
         }
@@ -171,13 +179,14 @@ pub(crate) async fn list(
     .bind(after)
     .bind(i64::from(page.limit) + 1)
     .bind(offset)
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     Ok(Page::from_probe(rows::all(&found, with_usage)?, page.limit, total))
 }
 
 pub(crate) async fn methods(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
 ) -> Result<Vec<(String, u64)>, Fault> {
@@ -188,27 +197,30 @@ pub(crate) async fn methods(
     )
     .bind(path_id.as_str())
     .bind(tenant.as_str())
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     rows::all(&found, |row| Ok((row.try_get("method")?, rows::big_count(row, "requests")?)))
 }
 
 /// Keeps these paths, and what they hold, to the transaction. In the order of their keys, so that nobody waits for
 /// somebody who waits for them. What is read of them afterwards is what stands when the transaction commits.
-pub(crate) async fn lock(conn: &mut PgConnection, paths: &[PathKey]) -> Result<(), Fault> {
+pub(crate) async fn lock(conn: &mut Conn<'_>, paths: &[PathKey]) -> Result<(), Fault> {
     sqlx::query("SELECT 1 FROM webhook.path_usage WHERE path_key = ANY ($1) ORDER BY path_key FOR UPDATE")
         .bind(paths.iter().map(|path| path.as_uuid()).collect::<Vec<_>>())
-        .execute(conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     Ok(())
 }
 
 /// Those of the paths that there are, as `CapturePlan::resolve` wants to know them.
-pub(crate) async fn states(conn: &mut PgConnection, paths: &[PathKey]) -> Result<HashMap<PathKey, PathState>, Fault> {
+pub(crate) async fn states(conn: &mut Conn<'_>, paths: &[PathKey]) -> Result<HashMap<PathKey, PathState>, Fault> {
     lock(conn, paths).await?;
     let found = sqlx::query(concat!(path!(), " WHERE p.key = ANY ($1) AND NOT p.removed"))
         .bind(paths.iter().map(|path| path.as_uuid()).collect::<Vec<_>>())
-        .fetch_all(conn)
+        .persistent(conn.persistent)
+        .fetch_all(&mut *conn.inner)
         .await?;
     let state = |row: &PgRow| {
         let (record, usage) = with_usage(row)?;
@@ -217,7 +229,7 @@ pub(crate) async fn states(conn: &mut PgConnection, paths: &[PathKey]) -> Result
     found.iter().map(state).collect()
 }
 
-pub(crate) async fn set_usage(conn: &mut PgConnection, path: PathKey, usage: &PathUsage) -> Result<(), Fault> {
+pub(crate) async fn set_usage(conn: &mut Conn<'_>, path: PathKey, usage: &PathUsage) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE webhook.path_usage SET requests = $2, bytes = $3, last_number = $4, last_id = $5, last_request_at = $6
          WHERE path_key = $1",
@@ -228,29 +240,26 @@ pub(crate) async fn set_usage(conn: &mut PgConnection, path: PathKey, usage: &Pa
     .bind(rows::number(usage.last_number))
     .bind(usage.last_id.map(webhook_core::CaptureId::as_uuid))
     .bind(usage.last_request_at.map(Timestamp::as_millis))
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(())
 }
 
 /// The path holds so much less.
-pub(crate) async fn lower_usage(
-    conn: &mut PgConnection,
-    path: PathKey,
-    requests: u64,
-    bytes: u64,
-) -> Result<(), Fault> {
+pub(crate) async fn lower_usage(conn: &mut Conn<'_>, path: PathKey, requests: u64, bytes: u64) -> Result<(), Fault> {
     sqlx::query("UPDATE webhook.path_usage SET requests = requests - $2, bytes = bytes - $3 WHERE path_key = $1")
         .bind(path.as_uuid())
         .bind(rows::number(requests))
         .bind(rows::number(bytes))
-        .execute(conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     Ok(())
 }
 
 pub(crate) async fn stats(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     now: Timestamp,
     active_since: Timestamp,
@@ -265,7 +274,8 @@ pub(crate) async fn stats(
     .bind(tenant.as_str())
     .bind(now.as_millis())
     .bind(active_since.as_millis())
-    .fetch_one(&mut *conn)
+    .persistent(conn.persistent)
+    .fetch_one(&mut *conn.inner)
     .await?;
     let mut stats = CaptureStats::default();
     stats.paths = rows::big_count(&row, "paths")?;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{Executor, PgConnection, SqlSafeStr};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Connection, Executor, PgConnection, SqlSafeStr};
 use tokio::time::Instant;
 use webhook_core::StoreError;
 
@@ -35,6 +35,7 @@ fn migrator() -> Migrator {
     let migrations = [
         (1, "initial", include_str!("../migrations/0001_initial.sql")),
         (2, "capture", include_str!("../migrations/0002_capture.sql")),
+        (3, "receipts", include_str!("../migrations/0003_receipts.sql")),
     ];
     let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
@@ -46,44 +47,71 @@ fn migrator() -> Migrator {
     migrator
 }
 
-/// Applies what has not been applied yet. The connection should not be used afterwards: it may hold the lock.
+/// Applies what has not been applied yet, in one transaction, which holds the lock: it goes with the transaction, also
+/// behind a pooler.
 pub(crate) async fn migrate(conn: &mut PgConnection) -> Result<(), Fault> {
     let begun = Instant::now();
-    // Tried again and again instead of waited for, so that no old snapshot stands meanwhile.
-    while !sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *conn).await? {
-        if begun.elapsed() > PATIENCE {
-            let other = std::io::Error::other("another process has been migrating the schema for too long");
-            return Err(StoreError::Unavailable(other.into()).into());
+    loop {
+        match migrate_once(conn).await {
+            Err(fault) if is_lock_timeout(&fault) && begun.elapsed() < PATIENCE => {}
+            Ok(false) if begun.elapsed() >= PATIENCE => {
+                let other = std::io::Error::other("another process has been migrating the schema for too long");
+                return Err(StoreError::Unavailable(other.into()).into());
+            }
+            Ok(false) => {}
+            Ok(true) => return Ok(()),
+            Err(fault) => return Err(fault),
         }
         tokio::time::sleep(PAUSE).await;
     }
-    // A migration that waits for a lock makes everybody behind it wait too: it gives up soon and is tried again.
-    conn.execute("SET lock_timeout = '3s'").await?;
-    loop {
-        match migrator().run_direct(None, &mut *conn, false).await {
-            Err(MigrateError::Execute(error)) | Err(MigrateError::ExecuteMigration(error, _))
-                if is_lock_timeout(&error) && begun.elapsed() < PATIENCE =>
-            {
-                tokio::time::sleep(PAUSE).await;
-            }
-            result => return result.map_err(failed),
-        }
-    }
 }
 
-fn is_lock_timeout(error: &sqlx::Error) -> bool {
+/// False when another process is migrating: it is asked again instead of waited for, so that no old snapshot stands
+/// meanwhile.
+async fn migrate_once(conn: &mut PgConnection) -> Result<bool, Fault> {
+    let mut transaction = conn.begin().await?;
+    let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .persistent(false)
+        .fetch_one(&mut *transaction)
+        .await?;
+    if locked {
+        // A migration that waits for a lock makes everybody behind it wait too: it gives up soon and is tried again.
+        transaction.execute("SET LOCAL lock_timeout = '3s'").await?;
+        // sqlx prepares what it asks while migrating: behind a pooler nothing of it may stay in the session.
+        transaction.execute("DEALLOCATE ALL").await?;
+        migrator().run_direct(None, &mut *transaction, false).await.map_err(failed)?;
+        transaction.execute("DEALLOCATE ALL").await?;
+        transaction.commit().await?;
+    }
+    Ok(locked)
+}
+
+fn is_lock_timeout(fault: &Fault) -> bool {
+    let Fault::Sql(error) = fault else { return false };
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
 }
 
 pub(crate) async fn status(conn: &mut PgConnection) -> Result<Vec<MigrationStatus>, Fault> {
-    let exists: bool =
-        sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(TABLE).fetch_one(&mut *conn).await?;
-    let applied = if exists { conn.list_applied_migrations(TABLE).await.map_err(failed)? } else { Vec::new() };
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .persistent(false)
+        .bind(TABLE)
+        .fetch_one(&mut *conn)
+        .await?;
+    let applied: Vec<i64> = match exists {
+        true => {
+            sqlx::query_scalar("SELECT version FROM webhook._migrations WHERE success")
+                .persistent(false)
+                .fetch_all(conn)
+                .await?
+        }
+        false => Vec::new(),
+    };
     let migrator = migrator();
     let known = migrator.iter().map(|migration| MigrationStatus {
         version: migration.version,
         name: migration.description.to_string(),
-        applied: applied.iter().any(|applied| applied.version == migration.version),
+        applied: applied.contains(&migration.version),
     });
     Ok(known.collect())
 }

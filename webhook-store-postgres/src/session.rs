@@ -1,6 +1,5 @@
 //! A connection for one call: as it is, or inside a transaction.
 
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -36,13 +35,37 @@ impl Trust {
     }
 }
 
+/// A connection as statements need it.
+#[derive(Debug)]
+pub(crate) struct Conn<'c> {
+    pub(crate) inner: &'c mut PgConnection,
+    /// Statements may stay prepared on it. Behind a pooler they would be on whatever connection comes next.
+    pub(crate) persistent: bool,
+}
+
+impl<'c> Conn<'c> {
+    /// One of the host's, of which nothing is known: nothing stays prepared on it.
+    pub(crate) fn of_host(inner: &'c mut PgConnection) -> Self {
+        Self { inner, persistent: false }
+    }
+}
+
 /// What a call works with.
 #[derive(Debug)]
 pub(crate) enum Session {
     /// Each statement is a transaction.
     Plain(PoolConnection<Postgres>),
     /// All statements are one transaction, which [`Session::commit`] commits.
-    Transaction(Transaction<'static, Postgres>),
+    Transaction(Transaction<'static, Postgres>, Prepare),
+}
+
+/// What becomes of prepared statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prepare {
+    /// They stay.
+    Keep,
+    /// Each is used once.
+    Once,
 }
 
 /// How a transaction begins.
@@ -55,6 +78,15 @@ pub(crate) enum Begin {
 }
 
 impl Session {
+    pub(crate) fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Self::Plain(connection) => Conn { inner: connection, persistent: true },
+            Self::Transaction(transaction, prepare) => {
+                Conn { inner: transaction, persistent: *prepare == Prepare::Keep }
+            }
+        }
+    }
+
     /// For a single statement. Behind a pooler it needs a transaction all the same.
     pub(crate) async fn plain(pool: &PgPool, pooled: bool) -> Result<Self, Fault> {
         match pooled {
@@ -72,7 +104,8 @@ impl Session {
         if begin == Begin::Relaxed {
             sql.push_str("SET LOCAL synchronous_commit = off;");
         }
-        Ok(Self::Transaction(pool.begin_with(AssertSqlSafe(sql).into_sql_str()).await?))
+        let prepare = if pooled { Prepare::Once } else { Prepare::Keep };
+        Ok(Self::Transaction(pool.begin_with(AssertSqlSafe(sql).into_sql_str()).await?, prepare))
     }
 
     /// Drops the connection instead of giving it back.
@@ -86,27 +119,7 @@ impl Session {
     pub(crate) async fn commit(self) -> Result<(), Fault> {
         match self {
             Self::Plain(_) => Ok(()),
-            Self::Transaction(transaction) => Ok(transaction.commit().await?),
-        }
-    }
-}
-
-impl Deref for Session {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        match self {
-            Self::Plain(connection) => connection,
-            Self::Transaction(transaction) => transaction,
-        }
-    }
-}
-
-impl DerefMut for Session {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Plain(connection) => connection,
-            Self::Transaction(transaction) => transaction,
+            Self::Transaction(transaction, _) => Ok(transaction.commit().await?),
         }
     }
 }

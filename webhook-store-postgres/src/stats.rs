@@ -1,14 +1,15 @@
 //! Figures and the newest activities.
 
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use webhook_core::store::{Activity, ActivityKind, Stats};
 use webhook_core::{DeliveryId, DeliveryState, EventId, SubscriptionId, TenantId, Timestamp};
 
 use crate::error::Fault;
 use crate::rows;
+use crate::session::Conn;
 
 pub(crate) async fn stats(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     subscription: Option<SubscriptionId>,
     since: Timestamp,
@@ -27,7 +28,7 @@ fn floor(since: Timestamp) -> uuid::Uuid {
 }
 
 async fn count_subscriptions(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     subscription: Option<SubscriptionId>,
     stats: &mut Stats,
@@ -38,7 +39,8 @@ async fn count_subscriptions(
     )
     .bind(tenant.as_str())
     .bind(subscription.map(SubscriptionId::as_uuid))
-    .fetch_one(conn)
+    .persistent(conn.persistent)
+    .fetch_one(&mut *conn.inner)
     .await?;
     stats.subscriptions = rows::big_count(&row, "present")?;
     stats.enabled_subscriptions = rows::big_count(&row, "enabled")?;
@@ -46,7 +48,7 @@ async fn count_subscriptions(
 }
 
 async fn count_events(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     subscription: Option<SubscriptionId>,
     since: Timestamp,
@@ -67,13 +69,14 @@ async fn count_events(
         .bind(floor(since))
         .bind(since.as_millis())
         .bind(subscription.map(SubscriptionId::as_uuid))
-        .fetch_one(conn)
+        .persistent(conn.persistent)
+        .fetch_one(&mut *conn.inner)
         .await?;
     rows::big_count(&row, "events")
 }
 
 async fn count_deliveries(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     subscription: Option<SubscriptionId>,
     since: Timestamp,
@@ -94,7 +97,8 @@ async fn count_deliveries(
         .bind(floor(since))
         .bind(since.as_millis())
         .bind(subscription.map(SubscriptionId::as_uuid))
-        .fetch_all(conn)
+        .persistent(conn.persistent)
+        .fetch_all(&mut *conn.inner)
         .await?;
     stats.deliveries = DeliveryState::ALL.iter().map(|state| (state.as_str(), 0)).collect();
     for row in &found {
@@ -105,7 +109,7 @@ async fn count_deliveries(
 }
 
 async fn count_attempts(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     subscription: Option<SubscriptionId>,
     since: Timestamp,
@@ -130,7 +134,8 @@ async fn count_attempts(
         .bind(floor(since))
         .bind(since.as_millis())
         .bind(subscription.map(SubscriptionId::as_uuid))
-        .fetch_all(conn)
+        .persistent(conn.persistent)
+        .fetch_all(&mut *conn.inner)
         .await?;
     let mut durations = Vec::with_capacity(found.len());
     for row in &found {
@@ -155,7 +160,7 @@ fn percentile(durations: &[(u64, u64)], percent: u64) -> Option<u64> {
     })
 }
 
-pub(crate) async fn activity(conn: &mut PgConnection, tenant: &TenantId, limit: u32) -> Result<Vec<Activity>, Fault> {
+pub(crate) async fn activity(conn: &mut Conn<'_>, tenant: &TenantId, limit: u32) -> Result<Vec<Activity>, Fault> {
     let found = sqlx::query(
         "(SELECT 'event' AS what, id, created_at AS at, NULL::uuid AS subscription_id, id AS event_id,
             NULL::uuid AS delivery_id, NULL::smallint AS status_code, false AS failed
@@ -170,7 +175,8 @@ pub(crate) async fn activity(conn: &mut PgConnection, tenant: &TenantId, limit: 
     )
     .bind(tenant.as_str())
     .bind(i64::from(limit))
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     rows::all(&found, |row| {
         let kind = match row.try_get("what")? {

@@ -10,7 +10,7 @@ use webhook_core::{Conflict, Emitted, Error, Generation, Prepared, StoreError, T
 use crate::claim::Progress;
 use crate::clock::PostgresClock;
 use crate::error::{Fault, breaks_connection};
-use crate::session::{Begin, Session, Trust};
+use crate::session::{Begin, Conn, Session, Trust};
 use crate::{MigrationStatus, OpenError, PostgresStoreOptions, event, notifier, schema, subscription};
 
 /// A store in a PostgreSQL database, shared by any number of processes. Cheap to clone; all clones are the same store.
@@ -46,7 +46,7 @@ impl PostgresStore {
         let api = options.api_pool(&trust).connect_lazy_with(options.connection());
         let worker = options.worker_pool(&trust).connect_lazy_with(options.connection());
         let mut session = Session::plain(&api, options.pooled).await.map_err(StoreError::from)?;
-        let clock = PostgresClock::new(&mut session).await.map_err(StoreError::from)?;
+        let clock = PostgresClock::new(session.conn().inner).await.map_err(StoreError::from)?;
         session.commit().await.map_err(StoreError::from)?;
         Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, trust })
     }
@@ -58,10 +58,10 @@ impl PostgresStore {
     ///
     /// [`StoreError::Schema`] when the schema is newer than this version of the crate.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        // On a connection of its own, which is closed whatever happens: the lock goes with it.
+        // On a connection of its own, without the limits that the pools' connections have.
         let mut conn = PgConnection::connect_with(&self.options.connection()).await.map_err(Fault::from)?;
         let migrated = schema::migrate(&mut conn).await;
-        // The lock is given up by the server when the connection is gone, in order or not.
+        // It is gone, in order or not.
         let _ = conn.close().await;
         Ok(migrated?)
     }
@@ -69,7 +69,7 @@ impl PostgresStore {
     /// The known migrations, and which of them have been applied.
     pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, StoreError> {
         let mut session = self.reader().await?;
-        let status = schema::status(&mut session).await;
+        let status = schema::status(session.conn().inner).await;
         self.end(session, status).await
     }
 
@@ -152,7 +152,7 @@ impl PostgresStore {
         now: Timestamp,
         unit: &AcceptUnit,
     ) -> Result<AcceptOutcome, StoreError> {
-        Ok(event::accept_in(conn, now, unit).await?)
+        Ok(event::accept_in(&mut Conn::of_host(conn), now, unit).await?)
     }
 
     /// What changed in the tenant's subscriptions after a generation, as the host's own transaction sees it; at most
@@ -163,7 +163,7 @@ impl PostgresStore {
         after: Generation,
         limit: u32,
     ) -> Result<SubscriptionChanges, StoreError> {
-        Ok(subscription::changes(conn, tenant, after, limit).await?)
+        Ok(subscription::changes(&mut Conn::of_host(conn), tenant, after, limit).await?)
     }
 
     /// For one statement of a caller.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use tokio::time::Instant;
 use webhook_core::store::{
     IndexEntry, Inserted, KeyedAnswer, Page, PageRequest, Position, StoredKey, SubscriptionChanges, SubscriptionStore,
@@ -14,6 +14,7 @@ use webhook_core::{
 };
 
 use crate::error::Fault;
+use crate::session::Conn;
 use crate::store::PostgresStore;
 use crate::{key, rows};
 
@@ -25,13 +26,13 @@ impl SubscriptionStore for PostgresStore {
         key: Option<&KeyedAnswer>,
     ) -> Result<Inserted, StoreError> {
         let mut session = self.writer().await?;
-        let inserted = insert(&mut session, record, key).await;
+        let inserted = insert(&mut session.conn(), record, key).await;
         self.end(session, inserted).await
     }
 
     async fn update_subscription(&self, record: &SubscriptionRecord) -> Result<Updated, StoreError> {
         let mut session = self.writer().await?;
-        let updated = update(&mut session, record).await;
+        let updated = update(&mut session.conn(), record).await;
         self.end(session, updated).await
     }
 
@@ -42,19 +43,19 @@ impl SubscriptionStore for PostgresStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut session = self.writer().await?;
-        let deleted = delete(&mut session, tenant, id, now).await;
+        let deleted = delete(&mut session.conn(), tenant, id, now).await;
         self.end(session, deleted).await
     }
 
     async fn subscriptions(&self, ids: &[(TenantId, SubscriptionId)]) -> Result<Vec<SubscriptionRecord>, StoreError> {
         let mut session = self.worker_reader().await?;
-        let found = with_ids(&mut session, ids).await;
+        let found = with_ids(&mut session.conn(), ids).await;
         self.end(session, found).await
     }
 
     async fn find_subscription(&self, id: SubscriptionId) -> Result<Option<SubscriptionRecord>, StoreError> {
         let mut session = self.reader().await?;
-        let found = find(&mut session, id).await;
+        let found = find(&mut session.conn(), id).await;
         self.end(session, found).await
     }
 
@@ -64,7 +65,7 @@ impl SubscriptionStore for PostgresStore {
         page: PageRequest,
     ) -> Result<Page<SubscriptionRecord>, StoreError> {
         let mut session = self.reader().await?;
-        let page = list(&mut session, tenant, page).await;
+        let page = list(&mut session.conn(), tenant, page).await;
         self.end(session, page).await
     }
 
@@ -75,14 +76,14 @@ impl SubscriptionStore for PostgresStore {
         limit: u32,
     ) -> Result<SubscriptionChanges, StoreError> {
         let mut session = self.reader().await?;
-        let changes = changes(&mut session, tenant, after, limit).await;
+        let changes = changes(&mut session.conn(), tenant, after, limit).await;
         self.end(session, changes).await
     }
 
     async fn generations(&self, tenants: &[TenantId]) -> Result<Vec<Generation>, StoreError> {
         let mut session = self.reader().await?;
         let asked = Instant::now();
-        let known = generations(&mut session, tenants.iter()).await;
+        let known = generations(&mut session.conn(), tenants.iter()).await;
         let (known, time) = self.end(session, known).await?;
         if let Some(micros) = time {
             self.clock.learn(asked, micros);
@@ -91,10 +92,7 @@ impl SubscriptionStore for PostgresStore {
     }
 }
 
-async fn with_ids(
-    conn: &mut PgConnection,
-    ids: &[(TenantId, SubscriptionId)],
-) -> Result<Vec<SubscriptionRecord>, Fault> {
+async fn with_ids(conn: &mut Conn<'_>, ids: &[(TenantId, SubscriptionId)]) -> Result<Vec<SubscriptionRecord>, Fault> {
     let found = sqlx::query(
         "SELECT s.* FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::uuid[])) AS j (tenant, id)
          JOIN webhook.subscription AS s ON s.id = j.id AND s.tenant = j.tenant
@@ -102,22 +100,24 @@ async fn with_ids(
     )
     .bind(ids.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
     .bind(ids.iter().map(|(_, id)| id.as_uuid()).collect::<Vec<_>>())
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     rows::all(&found, rows::subscription)
 }
 
-async fn find(conn: &mut PgConnection, id: SubscriptionId) -> Result<Option<SubscriptionRecord>, Fault> {
+async fn find(conn: &mut Conn<'_>, id: SubscriptionId) -> Result<Option<SubscriptionRecord>, Fault> {
     let found = sqlx::query("SELECT * FROM webhook.subscription WHERE id = $1 AND deleted_at IS NULL")
         .bind(id.as_uuid())
-        .fetch_optional(conn)
+        .persistent(conn.persistent)
+        .fetch_optional(&mut *conn.inner)
         .await?;
     found.as_ref().map(rows::subscription).transpose()
 }
 
 /// The generations of those of the tenants that have one, and the database's time in microseconds, where it told.
 pub(crate) async fn generations(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenants: impl Iterator<Item = &TenantId>,
 ) -> Result<(HashMap<TenantId, Generation>, Option<i64>), Fault> {
     let mut names: Vec<_> = tenants.map(TenantId::as_str).collect();
@@ -128,7 +128,8 @@ pub(crate) async fn generations(
          FROM webhook.tenant WHERE tenant = ANY ($1)",
     )
     .bind(names)
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     let time = found.last().map(|row| row.try_get("micros")).transpose()?;
     let known = found.iter().map(|row| Ok((rows::tenant(row)?, Generation::new(row.try_get("generation")?))));
@@ -137,7 +138,7 @@ pub(crate) async fn generations(
 
 /// The same, and they stay as they are until the transaction ends.
 pub(crate) async fn generations_locked(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenants: impl Iterator<Item = &TenantId> + Clone,
 ) -> Result<(HashMap<TenantId, Generation>, Option<i64>), Fault> {
     lock_all_shared(conn, tenants.clone()).await?;
@@ -147,7 +148,7 @@ pub(crate) async fn generations_locked(
 /// Keeps the tenants' subscriptions as they are until the transaction ends. In one order, so that nobody waits for
 /// somebody who waits for them.
 pub(crate) async fn lock_all_shared(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenants: impl Iterator<Item = &TenantId>,
 ) -> Result<(), Fault> {
     sqlx::query(
@@ -156,39 +157,41 @@ pub(crate) async fn lock_all_shared(
          ) AS l",
     )
     .bind(tenants.map(TenantId::as_str).collect::<Vec<_>>())
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(())
 }
 
 /// Waits until nobody accepts events of the tenant, and keeps it so until the transaction ends: what changes then is
 /// seen by every event that is accepted afterwards.
-pub(crate) async fn lock(conn: &mut PgConnection, tenant: &TenantId) -> Result<(), Fault> {
+pub(crate) async fn lock(conn: &mut Conn<'_>, tenant: &TenantId) -> Result<(), Fault> {
     let sql = "SELECT pg_advisory_xact_lock(webhook.tenant_lock($1))";
-    sqlx::query(sql).bind(tenant.as_str()).execute(conn).await?;
+    sqlx::query(sql).bind(tenant.as_str()).persistent(conn.persistent).execute(&mut *conn.inner).await?;
     Ok(())
 }
 
 /// Keeps the tenant's subscriptions as they are until the transaction ends.
-pub(crate) async fn lock_shared(conn: &mut PgConnection, tenant: &TenantId) -> Result<(), Fault> {
+pub(crate) async fn lock_shared(conn: &mut Conn<'_>, tenant: &TenantId) -> Result<(), Fault> {
     let sql = "SELECT pg_advisory_xact_lock_shared(webhook.tenant_lock($1))";
-    sqlx::query(sql).bind(tenant.as_str()).execute(conn).await?;
+    sqlx::query(sql).bind(tenant.as_str()).persistent(conn.persistent).execute(&mut *conn.inner).await?;
     Ok(())
 }
 
-async fn next_generation(conn: &mut PgConnection, tenant: &TenantId) -> Result<Generation, Fault> {
+async fn next_generation(conn: &mut Conn<'_>, tenant: &TenantId) -> Result<Generation, Fault> {
     let next = sqlx::query_scalar(
         "INSERT INTO webhook.tenant AS t (tenant, generation) VALUES ($1, 1)
          ON CONFLICT (tenant) DO UPDATE SET generation = t.generation + 1 RETURNING generation",
     )
     .bind(tenant.as_str())
-    .fetch_one(conn)
+    .persistent(conn.persistent)
+    .fetch_one(&mut *conn.inner)
     .await?;
     Ok(Generation::new(next))
 }
 
 async fn insert(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     record: &SubscriptionRecord,
     key: Option<&KeyedAnswer>,
 ) -> Result<Inserted, Fault> {
@@ -217,7 +220,8 @@ async fn insert(
     .bind(record.paused_until.map(Timestamp::as_millis))
     .bind(record.created_at.as_millis())
     .bind(record.updated_at.as_millis())
-    .execute(&mut *conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     if let Some(KeyedAnswer { key, answer }) = key {
         let stored = StoredKey {
@@ -233,14 +237,15 @@ async fn insert(
     Ok(Inserted::Created(generation))
 }
 
-async fn update(conn: &mut PgConnection, record: &SubscriptionRecord) -> Result<Updated, Fault> {
+async fn update(conn: &mut Conn<'_>, record: &SubscriptionRecord) -> Result<Updated, Fault> {
     lock(conn, &record.tenant).await?;
     let version: Option<i64> = sqlx::query_scalar(
         "SELECT version FROM webhook.subscription WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL",
     )
     .bind(record.id.as_uuid())
     .bind(record.tenant.as_str())
-    .fetch_optional(&mut *conn)
+    .persistent(conn.persistent)
+    .fetch_optional(&mut *conn.inner)
     .await?;
     match version {
         None => return Ok(Updated::Missing),
@@ -262,17 +267,18 @@ async fn update(conn: &mut PgConnection, record: &SubscriptionRecord) -> Result<
     .bind(serde_json::to_string(&record.settings)?)
     .bind(record.secrets.as_bytes())
     .bind(record.updated_at.as_millis())
-    .execute(conn)
+    .persistent(conn.persistent).execute(&mut *conn.inner)
     .await?;
     Ok(Updated::Done(generation))
 }
 
-async fn delete(conn: &mut PgConnection, tenant: &TenantId, id: SubscriptionId, now: Timestamp) -> Result<bool, Fault> {
+async fn delete(conn: &mut Conn<'_>, tenant: &TenantId, id: SubscriptionId, now: Timestamp) -> Result<bool, Fault> {
     lock(conn, tenant).await?;
     let found = sqlx::query("SELECT 1 FROM webhook.subscription WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL")
         .bind(id.as_uuid())
         .bind(tenant.as_str())
-        .fetch_optional(&mut *conn)
+        .persistent(conn.persistent)
+        .fetch_optional(&mut *conn.inner)
         .await?;
     if found.is_none() {
         return Ok(false);
@@ -284,16 +290,13 @@ async fn delete(conn: &mut PgConnection, tenant: &TenantId, id: SubscriptionId, 
     .bind(id.as_uuid())
     .bind(generation.get())
     .bind(now.as_millis())
-    .execute(conn)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
     .await?;
     Ok(true)
 }
 
-async fn list(
-    conn: &mut PgConnection,
-    tenant: &TenantId,
-    page: PageRequest,
-) -> Result<Page<SubscriptionRecord>, Fault> {
+async fn list(conn: &mut Conn<'_>, tenant: &TenantId, page: PageRequest) -> Result<Page<SubscriptionRecord>, Fault> {
     let (after, offset) = match page.position {
         Position::Start => (None, 0),
         Position::After(id) => (Some(id), 0),
@@ -302,7 +305,8 @@ async fn list(
     let total = match page.position {
         Position::Offset(_) => {
             let sql = "SELECT count(*) AS total FROM webhook.subscription WHERE tenant = $1 AND deleted_at IS NULL";
-            let row = sqlx::query(sql).bind(tenant.as_str()).fetch_one(&mut *conn).await?;
+            let row =
+                sqlx::query(sql).bind(tenant.as_str()).persistent(conn.persistent).fetch_one(&mut *conn.inner).await?;
             Some(rows::big_count(&row, "total")?)
         }
         _ => None,
@@ -316,14 +320,15 @@ async fn list(
     .bind(after)
     .bind(i64::from(page.limit) + 1)
     .bind(offset)
-    .fetch_all(conn)
+    .persistent(conn.persistent)
+    .fetch_all(&mut *conn.inner)
     .await?;
     Ok(Page::from_probe(rows::all(&found, rows::subscription)?, page.limit, total))
 }
 
 /// What changed after a generation. One statement, so that the generation and the entries belong together.
 pub(crate) async fn changes(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     after: Generation,
     limit: u32,
@@ -338,7 +343,7 @@ pub(crate) async fn changes(
     .bind(tenant.as_str())
     .bind(after.get())
     .bind(i64::from(limit) + 1)
-    .fetch_all(conn)
+    .persistent(conn.persistent).fetch_all(&mut *conn.inner)
     .await?;
     let complete = found.len() <= limit as usize;
     let mut changes = SubscriptionChanges { entries: Vec::with_capacity(found.len()), generation: after, complete };
@@ -361,21 +366,21 @@ pub(crate) async fn changes(
 }
 
 /// A pause until then, where one that stands may end later; or the end of a pause.
-pub(crate) async fn pause(conn: &mut PgConnection, id: SubscriptionId, until: Option<Timestamp>) -> Result<(), Fault> {
+pub(crate) async fn pause(conn: &mut Conn<'_>, id: SubscriptionId, until: Option<Timestamp>) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE webhook.subscription SET paused_until = CASE WHEN $2::bigint IS NOT NULL THEN greatest(paused_until, $2) END
          WHERE id = $1 AND deleted_at IS NULL",
     )
     .bind(id.as_uuid())
     .bind(until.map(Timestamp::as_millis))
-    .execute(conn)
+    .persistent(conn.persistent).execute(&mut *conn.inner)
     .await?;
     Ok(())
 }
 
 /// Disables a subscription whose target is gone, unless it is disabled already. The tenant is locked.
 pub(crate) async fn disable_gone(
-    conn: &mut PgConnection,
+    conn: &mut Conn<'_>,
     tenant: &TenantId,
     id: SubscriptionId,
     now: Timestamp,
@@ -386,7 +391,8 @@ pub(crate) async fn disable_gone(
     )
     .bind(id.as_uuid())
     .bind(tenant.as_str())
-    .fetch_optional(&mut *conn)
+    .persistent(conn.persistent)
+    .fetch_optional(&mut *conn.inner)
     .await?;
     if enabled.is_some() {
         let generation = next_generation(conn, tenant).await?;
@@ -398,7 +404,8 @@ pub(crate) async fn disable_gone(
         .bind(DisabledReason::Gone.as_str())
         .bind(generation.get())
         .bind(now.as_millis())
-        .execute(conn)
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
         .await?;
     }
     Ok(())

@@ -14,6 +14,7 @@ mod maintenance;
 mod options;
 mod pace;
 mod path;
+mod receipt;
 mod rows;
 mod schema;
 mod stats;

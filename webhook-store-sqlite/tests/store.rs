@@ -50,7 +50,7 @@ async fn a_missing_schema_is_told_and_migrating_mends_it() {
     assert!(matches!(error, StoreError::Schema(_)), "{error:?}");
     for _ in 0..2 {
         store.migrate().await.expect("it migrates");
-        assert_eq!(store.schema_version().await.expect("it answers"), Some(2));
+        assert_eq!(store.schema_version().await.expect("it answers"), Some(3));
     }
     store.ping().await.expect("it works");
 }

@@ -16,6 +16,7 @@ mod history;
 mod journal;
 mod maintenance;
 mod page;
+mod receipt;
 mod rows;
 mod subscription;
 mod tables;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use webhook_core::{
-    AttemptId, CaptureId, Delivery, DeliveryId, EventId, Generation, PathKey, SubscriptionId, TenantId, Timestamp,
+    AttemptId, CaptureId, Delivery, DeliveryId, EventId, Generation, PathKey, ReceiptKey, SubscriptionId, TenantId,
+    Timestamp,
 };
 
 use crate::capture_rows::{CapturedRow, PathRow};
+use crate::receipt::ReceiptRow;
 use crate::rows::{AttemptRow, DeliveryRow, EventRow, KeyRow, SubscriptionRow};
 
 /// A row that takes the place of the one before it, or the end of one.
@@ -27,6 +29,8 @@ pub(crate) enum Change {
     PathGone(PathKey),
     Captured(CapturedRow),
     CapturedGone(PathKey, Vec<CaptureId>),
+    Receipt(ReceiptRow),
+    ReceiptGone(ReceiptKey),
 }
 
 #[derive(Default)]
@@ -39,6 +43,7 @@ pub(crate) struct Tables {
     pub(crate) keys: BTreeMap<(TenantId, String, String), KeyRow>,
     pub(crate) paths: BTreeMap<PathKey, PathRow>,
     pub(crate) captured: BTreeMap<(PathKey, CaptureId), CapturedRow>,
+    pub(crate) receipts: BTreeMap<ReceiptKey, ReceiptRow>,
 }
 
 impl Tables {
@@ -67,6 +72,8 @@ impl Tables {
                     self.captured.remove(&(path, id));
                 }
             }
+            Change::Receipt(row) => _ = self.receipts.insert(row.key.clone(), row),
+            Change::ReceiptGone(key) => _ = self.receipts.remove(&key),
             Change::KeysGone(now) => self.keys.retain(|_, row| row.expires_at > now),
         }
     }

@@ -17,5 +17,6 @@ mod ingest;
 mod observing;
 mod operating;
 mod paths;
+mod receiving;
 mod serving;
 mod subscriptions;

@@ -12,8 +12,10 @@ use super::{Message, SecretError, SignError, Signer};
 use crate::{Entropy, Secret};
 
 const SECRET_PREFIX: &str = "whsk_";
-const PUBLIC_PREFIX: &str = "whpk_";
-const VERSION: &str = "v1a";
+/// What public keys start with.
+pub(crate) const PUBLIC_PREFIX: &str = "whpk_";
+/// What an asymmetric signature starts with, before the comma.
+pub(crate) const VERSION: &str = "v1a";
 
 /// The scheme `standard-ed25519`: Standard Webhooks with ed25519 (RFC 8032).
 ///

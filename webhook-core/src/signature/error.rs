@@ -30,6 +30,21 @@ pub enum SecretError {
     /// The public half is not the one of the private half.
     #[error("the public half of the key does not belong to its private half")]
     KeyPair,
+    /// Nothing at all: anybody could sign with it.
+    #[error("the secret must not be empty")]
+    Empty,
+    /// No secret, or more than a verifier tries.
+    #[error("there must be 1 to {limit} secrets")]
+    Count {
+        /// How many a verifier tries.
+        limit: usize,
+    },
+    /// What should be a public key is none, or one that verifies what nobody signed.
+    #[error("the public key must be {expected}")]
+    PublicKey {
+        /// What it must be, in words.
+        expected: &'static str,
+    },
     /// A reason of a scheme from outside this crate; the text must not contain the secret.
     #[error("{0}")]
     Other(String),

@@ -1,16 +1,15 @@
-//! Signing of what is sent, and checking of what comes in.
+//! Signing of what is sent.
 
 #[cfg(feature = "ed25519")]
-mod ed25519;
+pub(crate) mod ed25519;
 mod error;
-mod mac;
+pub(crate) mod mac;
 mod plain;
 mod signers;
-mod standard;
-mod verify;
+pub(crate) mod standard;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt::Debug;
 
@@ -24,7 +23,6 @@ pub use error::{SecretError, SignError};
 pub use plain::PlainSigner;
 pub use signers::Signers;
 pub use standard::StandardSigner;
-pub use verify::{VerifyError, verify_ingest};
 
 /// What one attempt signs.
 #[derive(Clone, Copy, Debug)]

@@ -36,11 +36,11 @@ impl PlainSigner {
     /// The scheme `x-hub-signature-256`, as GitHub sends it: `X-Hub-Signature-256: sha256=<hex>`.
     pub const X_HUB_SIGNATURE_256: Self = Self { header: "x-hub-signature-256", prefix: "sha256=" };
 
-    pub(super) const fn header(&self) -> &'static str {
+    pub(crate) const fn header(&self) -> &'static str {
         self.header
     }
 
-    pub(super) const fn prefix(&self) -> &'static str {
+    pub(crate) const fn prefix(&self) -> &'static str {
         self.prefix
     }
 }

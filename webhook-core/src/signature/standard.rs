@@ -10,11 +10,11 @@ use super::{Message, SecretError, SignError, Signer, sensitive};
 use crate::{Entropy, Secret};
 
 /// What symmetric secrets start with.
-pub(super) const SECRET_PREFIX: &str = "whsec_";
+pub(crate) const SECRET_PREFIX: &str = "whsec_";
 /// What a symmetric signature starts with, before the comma.
-pub(super) const VERSION: &str = "v1";
+pub(crate) const VERSION: &str = "v1";
 /// The headers that carry signatures, for [`Signer::signature_headers`].
-pub(super) const SIGNATURE_HEADERS: &[&str] = &["webhook-signature"];
+pub(crate) const SIGNATURE_HEADERS: &[&str] = &["webhook-signature"];
 
 /// The length of a generated key, in bytes.
 const GENERATED: usize = 32;
@@ -66,14 +66,14 @@ impl Signer for StandardSigner {
 }
 
 /// `whsec_` and 32 random bytes in base64.
-pub(super) fn generate_secret(entropy: &dyn Entropy) -> Secret {
+pub(crate) fn generate_secret(entropy: &dyn Entropy) -> Secret {
     let mut key = Zeroizing::new([0; GENERATED]);
     entropy.fill(key.as_mut_slice());
     encode_secret(SECRET_PREFIX, key.as_slice())
 }
 
 /// `prefix` and `key` in base64.
-pub(super) fn encode_secret(prefix: &str, key: &[u8]) -> Secret {
+pub(crate) fn encode_secret(prefix: &str, key: &[u8]) -> Secret {
     // Room for all of it, so that growing leaves no copy behind.
     let mut text = String::with_capacity(prefix.len() + key.len().div_ceil(3) * 4);
     text.push_str(prefix);
@@ -82,12 +82,13 @@ pub(super) fn encode_secret(prefix: &str, key: &[u8]) -> Secret {
 }
 
 /// The bytes that follow `prefix` in `secret`.
-pub(super) fn decode_secret(secret: &Secret, prefix: &'static str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+pub(crate) fn decode_secret(secret: &Secret, prefix: &'static str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let encoded = secret.expose().strip_prefix(prefix).ok_or(SecretError::Prefix { expected: prefix })?;
     STANDARD.decode(encoded).map(Zeroizing::new).map_err(|_| SecretError::Encoding { prefix })
 }
 
-fn key(secret: &Secret) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+/// The key that a symmetric secret stands for.
+pub(crate) fn key(secret: &Secret) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let key = decode_secret(secret, SECRET_PREFIX)?;
     if !(24..=64).contains(&key.len()) {
         return Err(SecretError::Length { expected: "24 to 64 bytes in base64" });
@@ -96,12 +97,12 @@ fn key(secret: &Secret) -> Result<Zeroizing<Vec<u8>>, SecretError> {
 }
 
 /// Whether `id` can stand in `id.timestamp.body` without doubt about where it ends.
-pub(super) fn is_message_id(id: &[u8]) -> bool {
+pub(crate) fn is_message_id(id: &[u8]) -> bool {
     !id.is_empty() && id.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'.')
 }
 
 /// Sets the three headers; `signature` gives the text for one secret over the parts of the signed content.
-pub(super) fn set_headers(
+pub(crate) fn set_headers(
     message: &Message<'_>,
     secrets: &[Secret],
     headers: &mut HeaderMap,

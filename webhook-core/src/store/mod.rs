@@ -14,6 +14,7 @@ mod history;
 mod maintenance;
 mod memory;
 mod page;
+mod receipt;
 mod subscription;
 
 pub use accept::{
@@ -36,12 +37,16 @@ pub use history::{
 pub use maintenance::{Backlog, MaintenanceStore, PruneRequest, PruneStep};
 pub use memory::MemoryStore;
 pub use page::{Page, PageRequest, Position};
+pub use receipt::{NewReceipt, ReceiptState, ReceiptStore};
 pub use subscription::{IndexEntry, Inserted, SubscriptionChanges, SubscriptionStore, Updated};
 
 /// Everything a backend has to do; implemented for whatever implements the roles.
 pub trait Store:
-    SubscriptionStore + EventStore + DeliveryStore + HistoryStore + MaintenanceStore + CaptureStore
+    SubscriptionStore + EventStore + DeliveryStore + HistoryStore + MaintenanceStore + CaptureStore + ReceiptStore
 {
 }
 
-impl<S: SubscriptionStore + EventStore + DeliveryStore + HistoryStore + MaintenanceStore + CaptureStore> Store for S {}
+impl<S> Store for S where
+    S: SubscriptionStore + EventStore + DeliveryStore + HistoryStore + MaintenanceStore + CaptureStore + ReceiptStore
+{
+}

@@ -65,20 +65,16 @@ impl Receiver {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until so many requests have come, for as long as some come at all.
     pub(crate) async fn wait_for(&self, count: usize) -> Vec<Received> {
-        let waiting = async {
-            loop {
-                let arrived = self.arrived.notified();
-                if self.seen.lock().unwrap().len() >= count {
-                    return self.seen();
-                }
-                arrived.await;
+        loop {
+            let arrived = self.arrived.notified();
+            let seen = self.seen.lock().unwrap().len();
+            if seen >= count {
+                return self.seen();
             }
-        };
-        match tokio::time::timeout(Duration::from_secs(20), waiting).await {
-            Ok(seen) => seen,
-            Err(_) => panic!("{} of {count} requests came", self.seen().len()),
+            let another = tokio::time::timeout(Duration::from_secs(20), arrived).await;
+            assert!(another.is_ok(), "{seen} of {count} requests came");
         }
     }
 

@@ -293,7 +293,7 @@ impl Books {
     }
 }
 
-webhook_core::wrap_store!(Audit: SubscriptionStore, MaintenanceStore, CaptureStore);
+webhook_core::wrap_store!(Audit: SubscriptionStore, MaintenanceStore, CaptureStore, ReceiptStore);
 
 #[async_trait::async_trait]
 impl EventStore for Audit {

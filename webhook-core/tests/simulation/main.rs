@@ -46,7 +46,10 @@ fn every_invariant_holds_whatever_fails() {
     if let Some(seed) = number("SIM_SEED") {
         let report = run(seed, None);
         println!("{}", report.log);
-        return if report.wrong.is_empty() { () } else { fail(seed, &report) };
+        if !report.wrong.is_empty() {
+            fail(seed, &report);
+        }
+        return;
     }
     let (from, count) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS").unwrap_or(SEEDS));
     let next = AtomicU64::new(from);

@@ -42,7 +42,7 @@ impl PlantedStore {
     }
 }
 
-webhook_core::wrap_store!(PlantedStore: SubscriptionStore, HistoryStore, MaintenanceStore, CaptureStore);
+webhook_core::wrap_store!(PlantedStore: SubscriptionStore, HistoryStore, MaintenanceStore, CaptureStore, ReceiptStore);
 
 #[async_trait::async_trait]
 impl EventStore for PlantedStore {

@@ -142,7 +142,8 @@ impl Stage {
                 self.world.wrong(format!("I13 {} does not stop: {stopped:?}", process.node.name));
             }
         }
-        let ledger = self.clients.ledger.lock().unwrap();
+        // Nobody calls any more.
+        let ledger = std::mem::take(&mut *self.clients.ledger.lock().unwrap());
         verdict::judge(&self.world, &self.audit, &self.receiver, &ledger).await;
     }
 

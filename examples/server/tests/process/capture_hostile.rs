@@ -10,6 +10,7 @@ use tokio::time::{Duration, sleep, timeout};
 
 use crate::support::PATIENCE;
 use crate::support::client::{Client, read_answer};
+use crate::support::place::Place;
 use crate::support::server::Server;
 
 /// What of a request has to be read back.
@@ -206,9 +207,22 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_sent_is_read_back_or_was_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &["--log-level=info"]).await;
+async fn what_was_sent_is_read_back_from_sqlite_or_was_refused() {
+    send_all(&Place::sqlite()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_is_read_back_from_postgres_or_was_refused() {
+    send_all(&Place::postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_is_read_back_from_memory_or_was_refused() {
+    send_all(&Place::memory()).await;
+}
+
+async fn send_all(place: &Place) {
+    let server = place.launch(&["--log-level=info"]).await;
     let mut client = server.client();
     client.post("/api/paths", &json!({"path_id": "p"})).await.unwrap().expect(201);
     let (mut wrong, mut accepted) = (Vec::new(), 0);

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::Client;
-use crate::support::server::Server;
+use crate::support::place::Place;
 use crate::support::until;
 
 const KILLS: usize = 10;
@@ -26,10 +26,18 @@ const ROUND: usize = 150;
 type Answered = Arc<Mutex<BTreeMap<usize, String>>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn captures_survive_kills() {
-    let directory = tempfile::tempdir().unwrap();
+async fn captures_on_sqlite_survive_kills() {
+    survive(&Place::sqlite()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn captures_on_postgres_survive_kills() {
+    survive(&Place::postgres().await).await;
+}
+
+async fn survive(place: &Place) {
     let mut chance = StdRng::seed_from_u64(7);
-    let mut server = Server::start(directory.path(), &[]).await;
+    let mut server = place.launch(&[]).await;
     server.client().post("/api/paths", &json!({"path_id": "p"})).await.unwrap().expect(201);
     let (answered, next) = (Answered::default(), Arc::new(AtomicUsize::new(0)));
     let turn = watch::channel(Some(server.addr())).0;
@@ -42,7 +50,7 @@ async fn captures_survive_kills() {
         until("requests are answered", async || (answered.lock().unwrap().len() >= enough).then_some(())).await;
         sleep(Duration::from_micros(chance.random_range(0..10_000))).await;
         server.kill().await;
-        server = Server::start(directory.path(), &[]).await;
+        server = place.launch(&[]).await;
         turn.send_replace(Some(server.addr()));
     }
     turn.send_replace(None);
@@ -113,10 +121,18 @@ async fn stored(client: &mut Client) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_20_000_captures_at_64_at_once_none_is_lost() {
+async fn of_20_000_captures_on_sqlite_at_64_at_once_none_is_lost() {
+    flood(&Place::sqlite()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_20_000_captures_on_postgres_at_64_at_once_none_is_lost() {
+    flood(&Place::postgres().await).await;
+}
+
+async fn flood(place: &Place) {
     const CAPTURES: usize = 20_000;
-    let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &[]).await;
+    let server = place.launch(&[]).await;
     server.client().post("/api/paths", &json!({"path_id": "p"})).await.unwrap().expect(201);
     let (answered, next) = (Answered::default(), Arc::new(AtomicUsize::new(0)));
     let mut senders = JoinSet::new();

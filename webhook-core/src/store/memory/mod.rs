@@ -8,6 +8,7 @@ mod history;
 mod maintenance;
 mod open;
 mod page;
+mod receipt;
 mod rows;
 mod state;
 mod stats;

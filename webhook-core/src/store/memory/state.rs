@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::capture::Captures;
 use super::open::{OpenIndex, Slot};
+use super::receipt::Receipts;
 use super::rows::{DeliveryRow, EventRow, SubscriptionRow, Tenant};
 use crate::store::{LeaseToken, StoredKey};
 use crate::{Delivery, DeliveryId, DeliveryState, EventId, Generation, Reason, SubscriptionId, TenantId, Timestamp};
@@ -21,6 +22,7 @@ pub(super) struct State {
     pub(super) deliveries: HashMap<DeliveryId, DeliveryRow>,
     pub(super) open: OpenIndex,
     pub(super) captures: Captures,
+    pub(super) receipts: Receipts,
     keys: HashMap<KeyName, StoredKey>,
     keys_by_end: BTreeSet<(Timestamp, KeyName)>,
 }

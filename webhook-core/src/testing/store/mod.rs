@@ -16,6 +16,7 @@ mod maintenance;
 mod model;
 mod orders;
 mod path;
+mod receipt;
 mod scene;
 mod subscription;
 mod wrapper;
@@ -177,6 +178,17 @@ macro_rules! store_conformance {
                 expired_paths_go_with_their_requests_and_their_names_are_free
                 what_deleted_paths_left_behind_goes_in_steps
                 capture_figures_count_the_tenants_paths_and_show_the_newest_requests
+            ]
+            receipt: [
+                of_64_concurrent_repeats_of_a_message_exactly_one_is_handled
+                a_handled_message_gives_its_answer_byte_for_byte
+                a_message_counts_for_its_tenant_source_and_letters
+                a_lease_that_ended_is_taken_over_and_the_first_handler_fenced
+                a_lease_that_ended_still_counts_while_nobody_took_it_over
+                a_failed_message_may_be_tried_again
+                another_content_under_a_known_id_is_a_conflict
+                a_message_is_forgotten_when_it_has_expired
+                expired_messages_are_removed_in_steps
             ]
         }
     };

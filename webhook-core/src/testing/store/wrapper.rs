@@ -33,7 +33,7 @@
 macro_rules! wrap_store {
     ($wrapper:ty) => {
         $crate::wrap_store!(
-            $wrapper: SubscriptionStore, EventStore, DeliveryStore, HistoryStore, MaintenanceStore, CaptureStore
+            $wrapper: SubscriptionStore, EventStore, DeliveryStore, HistoryStore, MaintenanceStore, CaptureStore, ReceiptStore
         );
     };
     ($wrapper:ty: $($role:ident),+) => {
@@ -124,6 +124,14 @@ macro_rules! wrap_store {
             remove_captured_through(tenant: &TenantId, path_id: &PathId, through: CaptureId, limit: u32) -> u64;
             prune_captured(request: CapturePruneRequest) -> CapturePruneStep;
             capture_stats(tenant: &TenantId, now: Timestamp, active_since: Timestamp, limit: u32) -> CaptureStats;
+        } }
+    };
+    (@ReceiptStore $wrapper:ty) => {
+        $crate::wrap_store! { @methods $wrapper; ReceiptStore {
+            begin_receipt(receipt: &NewReceipt) -> ReceiptState;
+            complete_receipt(key: &ReceiptKey, token: LeaseToken, answer: &[u8], expires_at: Timestamp) -> bool;
+            fail_receipt(key: &ReceiptKey, token: LeaseToken) -> bool;
+            forget_receipts(now: Timestamp, limit: u32) -> u64;
         } }
     };
     (@methods $wrapper:ty; $role:ident {

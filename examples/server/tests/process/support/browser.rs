@@ -1,8 +1,7 @@
 //! Chromium, without a window.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
-use std::sync::OnceLock;
 
 use tokio::process::Command;
 
@@ -19,7 +18,7 @@ pub(crate) enum Opened {
 
 pub(crate) async fn open(url: &str) -> Opened {
     let home = tempfile::tempdir().unwrap();
-    let mut command = Command::new(chromium());
+    let mut command = Command::new(webhook_test_servers::chromium());
     command
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
@@ -43,25 +42,4 @@ pub(crate) async fn open(url: &str) -> Opened {
 fn saved(folder: &Path) -> Option<()> {
     let mut files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
     files.any(|file| file.metadata().is_ok_and(|file| file.len() > 0)).then_some(())
-}
-
-/// The browser, which is installed where that is possible.
-fn chromium() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        if let Some(path) = find() {
-            return path;
-        }
-        let mut install = std::process::Command::new("apt-get");
-        install.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "--no-install-recommends", "chromium"]);
-        let installed = install.output().is_ok_and(|output| output.status.success());
-        let found = find().filter(|_| installed);
-        found.expect("this test needs Chromium in PATH: install it (on Debian, as root: apt-get install chromium)")
-    })
-}
-
-fn find() -> Option<PathBuf> {
-    let folders: Vec<_> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|path| path.is_file())
 }

@@ -4,6 +4,7 @@ pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod fleet;
+pub(crate) mod place;
 pub(crate) mod receiver;
 pub(crate) mod senders;
 pub(crate) mod server;

@@ -1,0 +1,11 @@
+//! Receiving what other systems send: verified, and handled once.
+
+mod answer;
+mod figure;
+mod layer;
+mod once;
+mod verified;
+
+pub use layer::{Verify, VerifyLayer};
+pub use once::Once;
+pub use verified::Verified;

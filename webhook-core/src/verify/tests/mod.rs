@@ -1,0 +1,8 @@
+mod freshness;
+mod handshakes;
+mod hostile;
+mod ingest;
+mod negatives;
+mod scenes;
+mod spellings;
+mod vectors;
