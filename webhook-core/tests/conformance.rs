@@ -12,7 +12,7 @@ mod store {
     }
 
     webhook_core::store_conformance!(fresh);
-    webhook_core::store_model!(fresh);
+    webhook_core::store_model!(fresh, 400);
 }
 
 mod queue {

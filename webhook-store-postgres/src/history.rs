@@ -21,7 +21,7 @@ use crate::{rows, stats, subscription};
 /// of a range of times.
 pub(crate) const ID_SLACK: Duration = Duration::from_secs(10);
 
-const DELIVERY: &str = "SELECT d.*, e.event_type, s.disabled_reason IS NOT NULL AS disabled
+const DELIVERY: &str = "SELECT d.*, e.event_type, s.disabled_reason IS NOT NULL AND s.deleted_at IS NULL AS disabled
     FROM webhook.delivery AS d
     LEFT JOIN webhook.event AS e ON e.id = d.event_id
     LEFT JOIN webhook.subscription AS s ON s.id = d.subscription_id

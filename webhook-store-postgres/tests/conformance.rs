@@ -15,4 +15,4 @@ async fn fresh() -> (Arc<dyn Store>, TestDatabase) {
 }
 
 webhook_core::store_conformance!(fresh);
-webhook_core::store_model!(fresh);
+webhook_core::store_model!(fresh, 24);

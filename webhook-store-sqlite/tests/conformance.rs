@@ -16,4 +16,4 @@ async fn fresh() -> (Arc<dyn Store>, TempDir) {
 }
 
 webhook_core::store_conformance!(fresh);
-webhook_core::store_model!(fresh);
+webhook_core::store_model!(fresh, 48);

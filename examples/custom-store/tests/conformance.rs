@@ -26,7 +26,7 @@ async fn fresh() -> (Arc<dyn Store>, TempDir) {
 }
 
 webhook_core::store_conformance!(fresh);
-webhook_core::store_model!(fresh);
+webhook_core::store_model!(fresh, 48);
 
 #[tokio::test]
 async fn what_was_accepted_is_there_after_reopening_and_a_torn_line_is_not() -> Result<(), StoreError> {

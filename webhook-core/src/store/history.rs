@@ -146,7 +146,7 @@ pub trait HistoryStore: Debug + Send + Sync + 'static {
     /// # Contract
     ///
     /// - Another tenant's delivery is unknown.
-    /// - It is held while it is pending and its subscription is disabled.
+    /// - It is held while it is pending and its subscription is disabled, and no more once that is deleted.
     async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
 
     /// The tenant's deliveries, newest first.

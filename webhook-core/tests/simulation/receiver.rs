@@ -34,6 +34,34 @@ struct Exchange {
     ended: bool,
 }
 
+/// The end of a call that is waited for.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    receiver: Arc<Receiver>,
+    exchange: usize,
+}
+
+impl Expected {
+    /// The call returned.
+    pub(crate) fn came(self) {
+        let world = &self.receiver.world;
+        let until = self.receiver.exchanges.lock().unwrap().get(self.exchange).map(|exchange| exchange.until);
+        let late = until.map_or(Duration::ZERO, |until| world.now().since(until));
+        if late > Duration::from_millis(1) {
+            world.wrong(format!("C18 a call of the transport took {late:?} longer than its deadline"));
+        }
+    }
+}
+
+/// Whoever gives a call up waits for nothing.
+impl Drop for Expected {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.receiver.exchanges.lock().unwrap().get_mut(self.exchange) {
+            exchange.ended = true;
+        }
+    }
+}
+
 /// All endpoints.
 #[derive(Debug)]
 pub(crate) struct Receiver {
@@ -59,22 +87,11 @@ impl Receiver {
         self.arrivals.lock().unwrap().clone()
     }
 
-    /// A transport is called that must return within `total`.
-    pub(crate) fn expect_end(&self, node: &Arc<Node>, total: Duration) -> usize {
+    /// A transport is called that must return within `total`, or be dropped.
+    pub(crate) fn expect_end(self: &Arc<Self>, node: &Arc<Node>, total: Duration) -> Expected {
         let mut exchanges = self.exchanges.lock().unwrap();
         exchanges.push(Exchange { node: Arc::clone(node), until: self.world.now() + total, ended: false });
-        exchanges.len() - 1
-    }
-
-    /// It returned.
-    pub(crate) fn ended(&self, exchange: usize) {
-        let mut exchanges = self.exchanges.lock().unwrap();
-        let exchange = &mut exchanges[exchange];
-        exchange.ended = true;
-        let late = self.world.now().since(exchange.until);
-        if late > Duration::from_millis(1) {
-            self.world.wrong(format!("C18 a call of the transport took {late:?} longer than its deadline"));
-        }
+        Expected { receiver: Arc::clone(self), exchange: exchanges.len() - 1 }
     }
 
     /// No call may still be under way whose deadline has passed, unless its process was stopped. Those that are cut off

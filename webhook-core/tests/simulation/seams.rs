@@ -124,7 +124,7 @@ impl Transport for NodeTransport {
         if !node.world.is_calm() && node.chance().hits(node.weather.fails) {
             return Err(TransportError::new(ErrorKind::Connect, "no connection"));
         }
-        let started = self.receiver.expect_end(node, total);
+        let expected = self.receiver.expect_end(node, total);
         let exchange = self.receiver.take(node, request);
         let answer = if node.world.plant == Some(Plant::HasNoDeadline) {
             exchange.await
@@ -132,7 +132,7 @@ impl Transport for NodeTransport {
             let late = |_| Err(TransportError::new(ErrorKind::Timeout, "no answer within the deadline"));
             tokio::time::timeout(total, exchange).await.unwrap_or_else(late)
         };
-        self.receiver.ended(started);
+        expected.came();
         node.gate().await;
         if lost { Err(TransportError::new(ErrorKind::Protocol, "the answer was lost")) } else { answer }
     }

@@ -5,6 +5,7 @@
 mod capture_browser;
 mod capture_hostile;
 mod capture_kill;
+mod chaos;
 mod demo;
 mod fleet;
 mod hostile;

@@ -13,43 +13,41 @@ use super::model::{Model, Row, time};
 use super::scene::{LEASE, key};
 use crate::store::{
     AcceptItem, AcceptOutcome, AcceptUnit, CancelOutcome, ClaimRequest, Claimed, DeliveryFilter, ItemOutcome, Lease,
-    LeaseGrant, NextStep, Page, PageRequest, PruneRequest, Release, RetryOutcome, Room, TargetEffect, Updated,
+    LeaseGrant, LeaseToken, NextStep, Page, PageRequest, PruneRequest, Release, RetryOutcome, Room, TargetEffect,
+    Updated,
 };
 use crate::{
     Delivery, DeliveryId, DeliveryState, DisabledReason, Generation, Reason, Store, SubscriptionRecord, TargetId,
     Timestamp,
 };
 
-/// Courses that are tried, unless `PROPTEST_CASES` says otherwise.
-const COURSES: u32 = 32;
-
 /// Expands to one `#[test]` that takes random courses of calls on a [`Store`](crate::Store) and holds it against a small
 /// model after each call: what may be leased is leased, nothing else is, outcomes count with the current token only, and
 /// nothing changes that should not. A course that fails is shortened before it is shown.
 ///
-/// The argument is that of [`store_conformance`](crate::store_conformance). `PROPTEST_CASES` sets how many courses there
-/// are, 32 by default.
+/// The first argument is that of [`store_conformance`](crate::store_conformance), the second how many courses there are;
+/// `PROPTEST_CASES` overrides it.
 #[macro_export]
 macro_rules! store_model {
-    ($factory:expr) => {
+    ($factory:expr, $courses:expr) => {
         #[test]
         fn random_courses_of_calls_agree_with_the_model() {
-            $crate::testing::store::take_random_courses(|| $factory());
+            $crate::testing::store::take_random_courses(|| $factory(), $courses);
         }
     };
 }
 
 /// What [`store_model`](crate::store_model) calls.
 #[doc(hidden)]
-pub fn take_random_courses<F, G>(factory: impl Fn() -> F)
+pub fn take_random_courses<F, G>(factory: impl Fn() -> F, courses: u32)
 where
     F: Future<Output = (Arc<dyn Store>, G)>,
 {
     let mut config = Config { failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = COURSES;
+        config.cases = courses;
     }
-    let course = proptest::collection::vec(step(), 1..60);
+    let course = proptest::collection::vec(step(), 1..120);
     let outcome = TestRunner::new(config).run(&course, |steps| {
         super::super::run_case(async {
             let (store, guard) = factory().await;
@@ -101,14 +99,14 @@ fn step() -> impl Strategy<Value = Step> {
     let any = || 0..64_usize;
     let next = prop_oneof![3 => (0..20_u64).prop_map(Next::Retry), 2 => Just(Next::Deliver), 1 => Just(Next::Exhaust)];
     let effect = prop_oneof![
-        6 => Just(Effect::None),
+        4 => Just(Effect::None),
         2 => (0..40_u64).prop_map(Effect::Pause),
         1 => Just(Effect::Resume),
         1 => Just(Effect::DisableGone),
     ];
     prop_oneof![
         4 => (0..40_u64).prop_map(Step::Wait),
-        2 => Just(Step::Subscribe),
+        1 => Just(Step::Subscribe),
         2 => (any(), proptest::bool::ANY, proptest::bool::weighted(0.2))
             .prop_map(|(subscription, disabled, stale)| Step::Switch { subscription, disabled, stale }),
         1 => any().prop_map(|subscription| Step::Unsubscribe { subscription }),
@@ -124,7 +122,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::ClaimAll),
         8 => (any(), next, effect).prop_map(|(lease, next, effect)| Step::Record { lease, next, effect }),
         2 => (any(), 0..20_u64).prop_map(|(lease, later)| Step::Release { lease, later }),
-        2 => any().prop_map(|delivery| Step::Retry { delivery }),
+        3 => any().prop_map(|delivery| Step::Retry { delivery }),
         1 => any().prop_map(|delivery| Step::Cancel { delivery }),
         1 => Just(Step::CancelOrphans),
         1 => (0..200_u64).prop_map(|age| Step::Prune { age }),
@@ -140,9 +138,9 @@ struct Course {
     leases: Vec<Lease>,
 }
 
+/// The newest ones come first.
 fn pick<T>(from: &[T], number: usize) -> Option<&T> {
-    // The newest ones matter most.
-    from.iter().rev().cycle().take(from.len().max(1) * 2).nth(number % from.len().max(1))
+    from.iter().rev().nth(number % from.len().max(1))
 }
 
 impl Course {
@@ -155,6 +153,7 @@ impl Course {
     }
 
     async fn take(mut self, steps: Vec<Step>) {
+        self.subscribe().await;
         for step in steps {
             self.step(step).await;
             self.compare().await;
@@ -307,18 +306,16 @@ impl Course {
         claimed
     }
 
-    /// Takes a claim over into the model.
-    async fn follow(&mut self, now: Timestamp, token: crate::store::LeaseToken, claimed: &Claimed) {
-        let mut given_up = Vec::new();
+    /// Takes a claim over into the model. When exactly a store finds a lease lost that it gives to nobody is its own affair.
+    async fn follow(&mut self, now: Timestamp, token: LeaseToken, claimed: &Claimed) {
+        let leased: BTreeSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
+        let mut found_lost = Vec::new();
         for (id, row) in &self.model.deliveries {
-            if row.is_at_its_last_lease()
-                && self.model.is_claimable(row, now)
-                && self.scene.delivery(*id).await.state != DeliveryState::Pending
-            {
-                given_up.push(*id);
+            if row.is_lost(now) && !leased.contains(id) && !self.scene.delivery(*id).await.leased {
+                found_lost.push(*id);
             }
         }
-        self.model.claimed(now, token, claimed, &given_up);
+        self.model.claimed(now, token, claimed, &found_lost);
         self.leases.extend(claimed.leases.iter().cloned());
     }
 
@@ -357,8 +354,18 @@ impl Course {
         assert!(left.is_empty(), "claims do not find {left:?}");
     }
 
+    /// One of the current leases, or now and then one that stands no more.
+    fn lease(&self, number: usize) -> Option<Lease> {
+        let stands = |lease: &&Lease| {
+            self.model.deliveries.get(&lease.delivery).is_some_and(|row| row.token == Some(lease.token))
+        };
+        let standing: Vec<_> = self.leases.iter().filter(stands).cloned().collect();
+        let among = if number % 4 == 0 || standing.is_empty() { &self.leases } else { &standing };
+        pick(among, number / 4).cloned()
+    }
+
     async fn record(&mut self, number: usize, next: Next, effect: Effect) {
-        let Some(lease) = pick(&self.leases, number).cloned() else { return };
+        let Some(lease) = self.lease(number) else { return };
         let now = self.now();
         let later = |seconds| now + Duration::from_secs(seconds);
         let mut outcome = match next {
@@ -381,7 +388,7 @@ impl Course {
     }
 
     async fn release(&mut self, number: usize, later: u64) {
-        let Some(lease) = pick(&self.leases, number).cloned() else { return };
+        let Some(lease) = self.lease(number) else { return };
         let due = self.now() + Duration::from_secs(later);
         let release = Release { delivery: lease.delivery, token: lease.token, due };
         self.scene.store.release(&[release]).await.expect("the store works");

@@ -39,6 +39,8 @@ pub async fn a_pending_delivery_of_a_disabled_subscription_is_held(scene: Scene)
     let filter = DeliveryFilter { state: Some(DeliveryState::Pending), ..DeliveryFilter::default() };
     let page = scene.store.list_deliveries(&scene.tenant, &filter, PageRequest::newest(10)).await;
     assert!(page.expect("the store works").items[0].held);
+    assert!(scene.store.delete_subscription(&scene.tenant, record.id, at(2)).await.expect("the store works"));
+    assert!(!scene.delivery(pending).await.held, "it waits for nothing any more");
 }
 
 pub async fn pages_of_deliveries_show_each_once(scene: Scene) {

@@ -65,6 +65,11 @@ impl Row {
         (self.token, self.reopened) = (None, None);
     }
 
+    /// Whether its lease has run out.
+    pub(super) fn is_lost(&self, now: Timestamp) -> bool {
+        self.is_pending() && self.token.is_some() && self.next_at <= now
+    }
+
     /// The claim that finds it next gives it up.
     pub(super) fn is_at_its_last_lease(&self) -> bool {
         self.token.is_some() && self.lost + 1 >= MAX_LOST
@@ -103,10 +108,10 @@ impl Model {
         row.is_pending() && row.next_at <= now && self.subscription(row.subscription).is_some_and(takes)
     }
 
-    /// What must follow from a claim that gave these leases and gave those deliveries up.
-    pub(super) fn claimed(&mut self, now: Timestamp, token: LeaseToken, claimed: &Claimed, given_up: &[DeliveryId]) {
+    /// What must follow from a claim that gave these leases, and that found those leases lost without giving new ones.
+    pub(super) fn claimed(&mut self, now: Timestamp, token: LeaseToken, claimed: &Claimed, found_lost: &[DeliveryId]) {
         let until = now + std::time::Duration::from_secs(LEASE);
-        let mut lost = 0;
+        let (mut lost, mut given_up) = (0, 0);
         for lease in &claimed.leases {
             let id = lease.delivery;
             let row = self.deliveries.get(&id).unwrap_or_else(|| panic!("{id} was leased, and is not there"));
@@ -123,17 +128,17 @@ impl Model {
             lost += u32::from(before.is_some());
             row.next_at = until;
         }
-        for id in given_up {
+        for id in found_lost {
             let Some(row) = self.deliveries.get_mut(id) else { continue };
             row.lost += 1;
-            row.end(DeliveryState::Exhausted, Some(Reason::LostLeases), now);
+            row.token = None;
+            lost += 1;
+            if row.lost >= MAX_LOST {
+                row.end(DeliveryState::Exhausted, Some(Reason::LostLeases), now);
+                given_up += 1;
+            }
         }
-        let given_up = u32::try_from(given_up.len()).unwrap_or(u32::MAX);
-        assert_eq!(
-            (claimed.lost, claimed.exhausted),
-            (lost + given_up, given_up),
-            "lost leases, and given up for them"
-        );
+        assert_eq!((claimed.lost, claimed.exhausted), (lost, given_up), "lost leases, and given up for them");
     }
 
     /// What becomes of an outcome.
