@@ -1,6 +1,7 @@
 //! The store itself: opened, migrated and closed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection};
@@ -12,6 +13,9 @@ use crate::clock::PostgresClock;
 use crate::error::{Fault, breaks_connection};
 use crate::session::{Begin, Conn, Session, Trust};
 use crate::{MigrationStatus, OpenError, PostgresStoreOptions, event, notifier, schema, subscription};
+
+/// Connections that are in use when the store is closed are waited for no longer than this.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// A store in a PostgreSQL database, shared by any number of processes. Cheap to clone; all clones are the same store.
 #[derive(Clone, Debug)]
@@ -79,10 +83,13 @@ impl PostgresStore {
         Ok(status.iter().rfind(|migration| migration.applied).map(|migration| migration.version))
     }
 
-    /// Closes all connections. Calls after that are [`StoreError::Unavailable`].
+    /// Closes all connections. Calls after that are [`StoreError::Unavailable`]. Those that are under way are waited for,
+    /// but no longer than 5 s: a connection that the network has forgotten gives no answer.
     pub async fn close(&self) {
-        self.worker.close().await;
-        self.api.close().await;
+        let closing = async { tokio::join!(self.worker.close(), self.api.close()) };
+        if tokio::time::timeout(CLOSING, closing).await.is_err() {
+            tracing::warn!("connections do not answer; they are left as they are");
+        }
     }
 
     /// Emits an event inside the host's own transaction, on the host's own connection: it is accepted when that commits,

@@ -111,7 +111,13 @@ impl Server {
     }
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        timeout(PATIENCE, self.child.wait()).await.expect("the server does not end").unwrap()
+        match timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) => status.unwrap(),
+            Err(_) => {
+                let lines = self.lines.all();
+                panic!("the server does not end; it last wrote {:#?}", &lines[lines.len().saturating_sub(30)..]);
+            }
+        }
     }
 
     /// Stops it cleanly.
