@@ -213,7 +213,7 @@ impl Worker {
         }
         drop(held);
         self.tasks.spawn(async move {
-            if let Err(error) = worker.context.store.release(&releases).await {
+            if let Err(error) = worker.context.in_time(worker.context.store.release(&releases)).await {
                 tracing::warn!(%error, "leases were not given back; they will run out");
             }
             if let Some(due) = releases.iter().map(|release| release.due).min() {

@@ -185,3 +185,39 @@ async fn a_store_that_answers_nothing_keeps_no_process_from_ending() {
         assert!(asked.elapsed() <= bound, "{:?}", asked.elapsed());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_never_answered_hold_up_nothing_for_ever() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let store = SilentStore { inner: Arc::default(), silent: Arc::clone(&silent) };
+    let transport = RecordingTransport::new();
+    let webhooks = Webhooks::builder(Arc::new(store))
+        .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+        .transport(Arc::new(transport.clone()))
+        .build()
+        .unwrap();
+    let tenant = TenantId::default();
+    webhooks.subscribe(&tenant, SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
+    let event = || NewEvent::new("a.b".parse().unwrap(), "{}");
+    webhooks.emit(&tenant, event()).await.unwrap();
+    let running = webhooks.clone();
+    tokio::spawn(async move { running.run(Role::Worker, CancellationToken::new()).await });
+    transport.wait_for(1).await;
+
+    silent.store(true, Ordering::SeqCst);
+    let lost = tokio::time::timeout(Duration::from_secs(60), webhooks.emit(&tenant, event())).await;
+    assert!(lost.expect("it is answered").unwrap_err().is_retryable());
+    silent.store(false, Ordering::SeqCst);
+    // The claim that hung is given up too, and the next ones work.
+    let emitted = webhooks.emit(&tenant, event()).await.unwrap();
+    let delivered = async {
+        loop {
+            let view = webhooks.delivery(&tenant, emitted.delivery.unwrap()).await.unwrap();
+            if view.delivery.state == DeliveryState::Delivered {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), delivered).await.expect("it is delivered");
+}
