@@ -49,7 +49,7 @@ impl PostgresStore {
         let trust = Trust::default();
         let api = options.api_pool(&trust).connect_lazy_with(options.connection());
         let worker = options.worker_pool(&trust).connect_lazy_with(options.connection());
-        let mut session = Session::plain(&api, options.pooled).await.map_err(StoreError::from)?;
+        let mut session = Session::plain(&api, options.pooled, &trust).await.map_err(StoreError::from)?;
         let clock = PostgresClock::new(session.conn().inner).await.map_err(StoreError::from)?;
         session.commit().await.map_err(StoreError::from)?;
         Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, trust })
@@ -175,29 +175,30 @@ impl PostgresStore {
 
     /// For one statement of a caller.
     pub(crate) async fn reader(&self) -> Result<Session, StoreError> {
-        self.trusting(Session::plain(&self.api, self.options.pooled).await)
+        self.trusting(Session::plain(&self.api, self.options.pooled, &self.trust).await)
     }
 
     /// For several statements of a caller.
     pub(crate) async fn writer(&self) -> Result<Session, StoreError> {
-        self.trusting(Session::transaction(&self.api, self.options.pooled, Begin::Durable).await)
+        self.trusting(Session::transaction(&self.api, self.options.pooled, Begin::Durable, &self.trust).await)
     }
 
     /// For one statement of the worker.
     pub(crate) async fn worker_reader(&self) -> Result<Session, StoreError> {
-        self.trusting(Session::plain(&self.worker, self.options.pooled).await)
+        self.trusting(Session::plain(&self.worker, self.options.pooled, &self.trust).await)
     }
 
     /// For several statements of the worker.
     pub(crate) async fn worker_writer(&self, begin: Begin) -> Result<Session, StoreError> {
-        self.trusting(Session::transaction(&self.worker, self.options.pooled, begin).await)
+        self.trusting(Session::transaction(&self.worker, self.options.pooled, begin, &self.trust).await)
     }
 
     /// Commits what went well; what did not is rolled back.
-    pub(crate) async fn end<T>(&self, session: Session, result: Result<T, Fault>) -> Result<T, StoreError> {
+    pub(crate) async fn end<T>(&self, mut session: Session, result: Result<T, Fault>) -> Result<T, StoreError> {
         let result = match result {
             Ok(value) => session.commit().await.map(|()| value),
             Err(fault) => {
+                session.answered();
                 if let Fault::Sql(error) = &fault
                     && breaks_connection(error)
                 {
