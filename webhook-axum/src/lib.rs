@@ -31,6 +31,6 @@ pub use openapi::document as openapi;
 pub use options::ApiOptions;
 pub use problem::{method_not_allowed, not_found};
 pub use readiness::{Duty, Readiness};
-pub use receive::{Once, Verified, Verify, VerifyLayer};
+pub use receive::{Inbox, Once, Verified, Verify, VerifyLayer};
 pub use request_id::RequestId;
 pub use serve::{BodyDeadline, ServeOptions, serve};

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::announcer::Announcer;
 use crate::context::Context;
 use crate::id::Ids;
+use crate::inbox::Handlers;
 use crate::shelf::Shelf;
 use crate::{
-    AddressGuard, Clock, Entropy, Keyring, LocalRateLimiter, Notifier, Options, OsEntropy, Queue, RateLimiter,
-    RetryPolicy, RetrySchedule, SharedCache, Signer, Signers, Store, Transport, Webhooks,
+    AddressGuard, Clock, Entropy, InboxHandler, Keyring, LocalRateLimiter, Notifier, Options, OsEntropy, Queue,
+    RateLimiter, RetryPolicy, RetrySchedule, SharedCache, Signer, Signers, Source, Store, Transport, Webhooks,
 };
 
 /// An engine could not be built.
@@ -35,6 +36,7 @@ pub struct WebhooksBuilder {
     keyring: Keyring,
     retry: Arc<dyn RetryPolicy>,
     limiter: Arc<dyn RateLimiter>,
+    handlers: Handlers,
     notifiers: Vec<Arc<dyn Notifier>>,
     cache: Option<Arc<dyn SharedCache>>,
     clock: Arc<dyn Clock>,
@@ -56,6 +58,7 @@ impl WebhooksBuilder {
             keyring: Keyring::plain(),
             retry: Arc::new(RetrySchedule::default()),
             limiter: Arc::new(LocalRateLimiter::new()),
+            handlers: Handlers::default(),
             entropy: Arc::new(OsEntropy),
             options: Options::default(),
         }
@@ -118,6 +121,13 @@ impl WebhooksBuilder {
         self
     }
 
+    /// Handles what [`Webhooks::receive`] stored from that source. Every process that delivers should have the same
+    /// handlers: what one without the handler claims waits for a minute.
+    pub fn inbox(mut self, source: Source, handler: Arc<dyn InboxHandler>) -> Self {
+        self.handlers.insert(source, handler);
+        self
+    }
+
     /// Tells the time. By default the store's own clock does: [`MaintenanceStore::clock`].
     ///
     /// [`MaintenanceStore::clock`]: crate::store::MaintenanceStore::clock
@@ -157,6 +167,7 @@ impl WebhooksBuilder {
             keyring: self.keyring,
             retry: self.retry,
             limiter: self.limiter,
+            handlers: self.handlers,
             announcer: Announcer::new(self.notifiers),
             shelf: Shelf::new(self.cache),
             ids: Ids::new(Arc::clone(&self.clock), Arc::clone(&self.entropy)),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::announcer::Announcer;
 use crate::id::Ids;
+use crate::inbox::Handlers;
 use crate::shelf::Shelf;
 use crate::transport::AddressGuard;
 use crate::{
@@ -27,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) keyring: Keyring,
     pub(crate) retry: Arc<dyn RetryPolicy>,
     pub(crate) limiter: Arc<dyn RateLimiter>,
+    pub(crate) handlers: Handlers,
     pub(crate) announcer: Announcer,
     pub(crate) shelf: Shelf,
     pub(crate) clock: Arc<dyn Clock>,

@@ -14,7 +14,7 @@ pub(crate) use prepared::open_ad_hoc;
 use crate::context::Context;
 use crate::store::ItemOutcome;
 use crate::{
-    Conflict, DeliveryId, Error, EventId, EventReceipt, EventType, Invalid, Secret, SubscriptionId, Timestamp,
+    Conflict, DeliveryId, Error, EventId, EventReceipt, EventType, Invalid, Secret, Source, SubscriptionId, Timestamp,
 };
 
 const MAX_KEY: usize = 255;
@@ -172,6 +172,8 @@ pub enum DirectTarget {
     Subscription(SubscriptionId),
     /// One target of its own, sealed with the delivery.
     AdHoc(AdHocTarget),
+    /// The handler of that source: [`WebhooksBuilder::inbox`](crate::WebhooksBuilder::inbox).
+    Handler(Source),
 }
 
 /// A target that is no subscription: what a replay goes to.

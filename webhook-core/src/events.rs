@@ -112,20 +112,30 @@ impl Webhooks {
         event: NewEvent,
         target: DirectTarget,
     ) -> Result<Emitted, Error> {
+        let scope = match &target {
+            DirectTarget::Subscription(_) => "direct",
+            DirectTarget::AdHoc(_) => "direct/ad-hoc",
+            DirectTarget::Handler(_) => "direct/handler",
+        };
+        let key = self.call_key(&event, scope);
+        self.emit_direct_as(tenant, event, target, key).await
+    }
+
+    /// Like [`Webhooks::emit_direct`], with that key in place of the event's own.
+    pub(crate) async fn emit_direct_as(
+        &self,
+        tenant: &TenantId,
+        event: NewEvent,
+        target: DirectTarget,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Emitted, Error> {
         event.check(self.context())?;
-        let key = self.call_key(
-            &event,
-            match &target {
-                DirectTarget::Subscription(_) => "direct",
-                DirectTarget::AdHoc(_) => "direct/ad-hoc",
-            },
-        );
         let index = self.indexes().get(tenant).await?;
         // Read before the subscription: whatever changes after that makes accepting match again.
         let generation = index.generation();
         let version = match &target {
             DirectTarget::Subscription(id) => self.subscription(tenant, *id).await?.version,
-            DirectTarget::AdHoc(_) => Generation::ZERO,
+            DirectTarget::AdHoc(_) | DirectTarget::Handler(_) => Generation::ZERO,
         };
         let prepared = Prepared::direct(self.context(), index, tenant, event, target, (generation, version))?;
         self.only(prepared.with_key(key)).await

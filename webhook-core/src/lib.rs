@@ -18,6 +18,7 @@ mod event_type;
 mod events;
 mod group_commit;
 mod id;
+mod inbox;
 mod index;
 mod keyring;
 mod matching;
@@ -68,6 +69,7 @@ pub use id::{
     AttemptId, CaptureId, DeliveryId, EventId, ParseIdError, ParseTenantError, PathKey, SubscriptionId, TargetId,
     TenantId,
 };
+pub use inbox::{HandlerError, InboxHandler, InboxMessage, ReceivedMessage};
 #[cfg(feature = "encryption")]
 pub use keyring::{EncryptionKey, KeyringConfigError, ParseEncryptionKeyError};
 pub use keyring::{KeyId, Keyring, KeyringError, ParseKeyIdError, Sealed};

@@ -9,10 +9,11 @@ use url::Url;
 
 use crate::context::Context;
 use crate::emit::open_ad_hoc;
+use crate::inbox;
 use crate::store::Lease;
 use crate::{
-    AdHocTarget, Error, Generation, RateLimit, RetryPolicy, Secret, Signer, StandardSigner, SubscriptionId,
-    SubscriptionRecord, SubscriptionSecrets, Timestamp,
+    AdHocTarget, Error, Generation, InboxHandler, RateLimit, RetryPolicy, Secret, Signer, StandardSigner,
+    SubscriptionId, SubscriptionRecord, SubscriptionSecrets, Timestamp,
 };
 
 /// Everything an attempt needs to know of its target.
@@ -24,6 +25,8 @@ pub(crate) struct LiveTarget {
     /// The target's own headers; their values are secret.
     pub(crate) headers: HeaderMap,
     pub(crate) signer: Option<Arc<dyn Signer>>,
+    /// Called in place of the URL.
+    pub(crate) handler: Option<Arc<dyn InboxHandler>>,
     pub(crate) secrets: LiveSecrets,
     pub(crate) timeout: Duration,
     pub(crate) retry: Arc<dyn RetryPolicy>,
@@ -100,6 +103,7 @@ impl LiveTarget {
             method: Method::POST,
             headers,
             signer: Some(signer),
+            handler: None,
             secrets: LiveSecrets::Subscription(secrets),
             timeout: record.settings.timeout.unwrap_or(context.options.timeout).min(context.options.max_timeout),
             retry: retry.unwrap_or_else(|| Arc::clone(&context.retry)),
@@ -119,14 +123,23 @@ impl LiveTarget {
             insert(&mut headers, name, value)?;
         }
         let signer = target.secret.as_ref().and_then(|_| context.signers.get(StandardSigner::SCHEME)).cloned();
+        let url = Url::parse(&target.url).map_err(Unusable::never)?;
+        let (handler, timeout) = if url.scheme() == inbox::SCHEME {
+            let handler = context.handlers.get(url.path());
+            let unknown = || Unusable::here(format!("no handler for messages from {}", url.path()));
+            (Some(handler.ok_or_else(unknown)?), context.options.max_timeout)
+        } else {
+            (None, context.options.timeout.min(context.options.max_timeout))
+        };
         Ok(Self {
             version: Generation::ZERO,
-            url: Url::parse(&target.url).map_err(Unusable::never)?,
+            url,
+            handler,
             method: Method::from_bytes(target.method.as_bytes()).map_err(Unusable::never)?,
             headers,
             signer,
             secrets: LiveSecrets::One(target.secret),
-            timeout: context.options.timeout.min(context.options.max_timeout),
+            timeout,
             retry: Arc::clone(&context.retry),
             rate_limit: None,
             max_in_flight: None,

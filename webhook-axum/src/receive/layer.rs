@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use tower::{Layer, Service};
 use url::Url;
-use webhook_core::verify::{Handshake, Inbound, Verifier, VerifyFailure};
+use webhook_core::verify::{Handshake, Inbound, MessageIdRule, Verifier, VerifyFailure};
 use webhook_core::{Clock, SystemClock};
 
 use super::figure::{self, Ending};
@@ -59,6 +59,7 @@ struct Settings {
     clock: Arc<dyn Clock>,
     public_url: Option<String>,
     max_body: usize,
+    rule: MessageIdRule,
     once: Option<Once>,
 }
 
@@ -70,6 +71,7 @@ impl VerifyLayer {
             clock: Arc::new(SystemClock),
             public_url: None,
             max_body: MAX_BODY,
+            rule: MessageIdRule::Scheme,
             once: None,
         };
         Self { settings }
@@ -87,6 +89,13 @@ impl VerifyLayer {
     #[must_use]
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.settings.max_body = bytes;
+        self
+    }
+
+    /// Where message ids are found. A request without one is refused, unless the rule is the scheme's own.
+    #[must_use]
+    pub fn message_id(mut self, rule: MessageIdRule) -> Self {
+        self.settings.rule = rule;
         self
     }
 
@@ -175,10 +184,7 @@ impl Settings {
             figure::count(scheme, Ending::Handshake);
             return Err(shake(handshake));
         }
-        let message_id = match &self.once {
-            Some(once) => once.rule().find(&verified, &inbound).map_err(refused)?,
-            None => verified.message_id,
-        };
+        let message_id = self.rule.find(&verified, &inbound).map_err(refused)?;
         Ok((Proof { scheme, message_id, signed_at: verified.signed_at }, body))
     }
 }

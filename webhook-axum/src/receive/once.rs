@@ -10,7 +10,6 @@ use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt as _};
-use webhook_core::verify::MessageIdRule;
 use webhook_core::{Beginning, Handling, ReceiptKey, Receipts, Source, TenantId};
 
 use super::answer::{self, Answer};
@@ -24,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Each message is handled once: for [`VerifyLayer::once`](super::VerifyLayer::once).
 ///
+/// - Messages without an id are handled each time they come: see [`VerifyLayer::message_id`](super::VerifyLayer::message_id).
 /// - A repeat is answered as the first one was: its status, headers and up to 64 KiB of body, without cookies.
 /// - A repeat that comes while the first one is handled waits for its answer, and gets 409 when that takes too long.
 /// - A handler that answers 5xx, 408, 409, 425 or 429, or panics, has failed: nothing is remembered, and a repeat is handled.
@@ -37,14 +37,13 @@ pub struct Once {
     receipts: Receipts,
     tenant: TenantId,
     source: Source,
-    rule: MessageIdRule,
     wait: Duration,
 }
 
 impl Once {
     /// Messages from `source`, remembered by `receipts` for the default tenant.
     pub fn new(receipts: Receipts, source: Source) -> Self {
-        Self { receipts, tenant: TenantId::default(), source, rule: MessageIdRule::Scheme, wait: WAIT }
+        Self { receipts, tenant: TenantId::default(), source, wait: WAIT }
     }
 
     /// For that tenant.
@@ -54,22 +53,11 @@ impl Once {
         self
     }
 
-    /// Where message ids are found. Where the scheme has none, messages are handled each time they come.
-    #[must_use]
-    pub fn message_id(mut self, rule: MessageIdRule) -> Self {
-        self.rule = rule;
-        self
-    }
-
     /// How long a repeat waits for the first one: 3 s.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
-    }
-
-    pub(super) fn rule(&self) -> &MessageIdRule {
-        &self.rule
     }
 
     pub(super) async fn handle<S>(

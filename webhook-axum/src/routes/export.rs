@@ -19,7 +19,9 @@ use crate::export::Format;
 use crate::extract::{CapturePathId, Reader};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::wire::{self, Credentials};
+#[cfg(feature = "openapi")]
+use crate::wire;
+use crate::wire::Credentials;
 
 /// Requests held at once: each may have a body of a mebibyte.
 const AT_ONCE: u32 = 16;

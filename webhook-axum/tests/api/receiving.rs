@@ -13,15 +13,16 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderName, StatusCode};
 use http_body_util::BodyExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
-use tower::ServiceExt as _;
-use webhook_axum::{Once, Verified, VerifyLayer};
+use tokio_util::sync::CancellationToken;
+use tower::{Layer as _, ServiceExt as _};
+use webhook_axum::{Inbox, Once, Verified, VerifyLayer};
 use webhook_core::testing::ManualClock;
 use webhook_core::verify::{GitHub, HmacVerifier, LiveSecrets, MessageIdRule, Slack, Square};
-use webhook_core::{MemoryStore, Webhooks};
+use webhook_core::{HandlerError, InboxHandler, InboxMessage, MemoryStore, Role, Source, Webhooks};
 
 const SECRET: &str = "It's a Secret to Everybody";
 const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
@@ -278,13 +279,13 @@ async fn of_64_concurrent_repeats_one_is_handled() {
 #[tokio::test]
 async fn ids_are_found_by_a_rule() {
     let runs = Arc::new(AtomicUsize::new(0));
-    let once = once().message_id(MessageIdRule::Pointer("/event/id".to_owned()));
     let counted = Arc::clone(&runs);
     let handle = async move |message: Verified<Bytes>| {
         counted.fetch_add(1, Ordering::SeqCst);
         message.message_id.unwrap()
     };
-    let layer = VerifyLayer::new(HmacVerifier::new(SIGNATURE, secrets())).once(once);
+    let layer = VerifyLayer::new(HmacVerifier::new(SIGNATURE, secrets()));
+    let layer = layer.message_id(MessageIdRule::Pointer("/event/id".to_owned())).once(once());
     let app = Router::new().route("/", post(handle)).layer(layer);
     let request = |body: &'static str| {
         let signature = hex::encode(code(&[body.as_bytes()]));
@@ -295,4 +296,54 @@ async fn ids_are_found_by_a_rule() {
     }
     assert_eq!(runs.load(Ordering::SeqCst), 1);
     assert_eq!(ask(&app, request("{}")).await.0, 401, "without an id it cannot be handled once");
+}
+
+/// Shows what it is called with.
+#[derive(Debug)]
+struct Shown(tokio::sync::mpsc::UnboundedSender<InboxMessage>);
+
+#[async_trait::async_trait]
+impl InboxHandler for Shown {
+    async fn handle(&self, message: InboxMessage) -> Result<(), HandlerError> {
+        self.0.send(message).map_err(HandlerError::give_up)
+    }
+}
+
+#[tokio::test]
+async fn an_inbox_stores_first_and_handles_later() {
+    let (sender, mut shown) = tokio::sync::mpsc::unbounded_channel();
+    let source: Source = "github".parse().unwrap();
+    let builder = Webhooks::builder(Arc::new(MemoryStore::new())).inbox(source.clone(), Arc::new(Shown(sender)));
+    let webhooks = builder.build().unwrap();
+    let inbox = Inbox::new(webhooks.clone(), source).keep_header(HeaderName::from_static("x-github-event"));
+    let app = Router::new().route_service("/github", VerifyLayer::new(GitHub::new(secrets())).layer(inbox.clone()));
+    for id in ["d1", "d1", "d2"] {
+        let mut request = delivery(id, "a body");
+        request.headers_mut().insert("x-github-event", "push".parse().unwrap());
+        request.headers_mut().insert("content-type", "text/plain".parse().unwrap());
+        assert_eq!(ask(&app, request).await, (200, String::new()));
+    }
+    assert_eq!(ask(&app, delivery("d1", "other")).await.0, 409);
+    let mut forged = delivery("d3", "a body");
+    *forged.body_mut() = Body::from("forged");
+    assert_eq!(ask(&app, forged).await.0, 401);
+    assert!(shown.try_recv().is_err(), "nothing runs yet");
+
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { webhooks.run(Role::Worker, shutdown).await }
+    });
+    for id in ["d1", "d2"] {
+        let message = shown.recv().await.unwrap();
+        assert_eq!((&message.payload[..], message.content_type.as_str()), (&b"a body"[..], "text/plain"));
+        let metadata = json!({ "scheme": "github", "message_id": id, "headers": { "x-github-event": "push" } });
+        assert_eq!(message.metadata, Some(metadata));
+    }
+    shutdown.cancel();
+    running.await.unwrap();
+    assert!(shown.try_recv().is_err(), "each once");
+
+    let bare = Router::new().route_service("/github", inbox);
+    assert_eq!(ask(&bare, delivery("d4", "a body")).await.0, 500, "nobody verified it");
 }

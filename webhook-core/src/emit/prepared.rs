@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::context::Context;
+use crate::inbox;
 use crate::index::TenantIndex;
 use crate::store::{AcceptItem, AcceptUnit, IdempotencyKey, NewDelivery, SubscriptionChanges};
 use crate::{
-    AdHocTarget, DeliveryId, DirectTarget, Error, Event, EventId, Generation, NewEvent, SubscriptionId, Target,
-    TargetId, TenantId, Timestamp,
+    AdHocTarget, DeliveryId, DirectTarget, Error, Event, EventId, Generation, NewEvent, Sealed, Source, SubscriptionId,
+    Target, TargetId, TenantId, Timestamp,
 };
 
 /// Events of one call, matched and numbered: what an adapter's `emit_in` stores inside the host's own transaction.
@@ -91,7 +92,8 @@ impl Prepared {
         let id = DeliveryId::from_uuid(context.new_id());
         let target = match target {
             DirectTarget::Subscription(subscription) => Target::Subscription(subscription),
-            DirectTarget::AdHoc(target) => seal_ad_hoc(context, tenant, id, &target)?,
+            DirectTarget::AdHoc(target) => ad_hoc(context, tenant, id, &target)?,
+            DirectTarget::Handler(source) => handler(context, tenant, id, &source),
         };
         item.deliveries = vec![NewDelivery::new(id, target)];
         let unit = AcceptUnit::new(tenant.clone(), generation, vec![item]);
@@ -166,8 +168,14 @@ fn item(context: &Context, tenant: &TenantId, new: NewEvent, direct: bool) -> Ac
     item
 }
 
-/// Seals an ad-hoc target with its delivery. Targets on one host of one tenant share fairness and limits.
-fn seal_ad_hoc(context: &Context, tenant: &TenantId, id: DeliveryId, target: &AdHocTarget) -> Result<Target, Error> {
+/// The handler of a source, as a target. Its messages of one tenant share fairness.
+fn handler(context: &Context, tenant: &TenantId, id: DeliveryId, source: &Source) -> Target {
+    let target = AdHocTarget::new(format!("{}:{source}", inbox::SCHEME));
+    Target::AdHoc { key: shared_key(&format!("{tenant}/{}", target.url)), sealed: seal(context, tenant, id, &target) }
+}
+
+/// An ad-hoc target with its delivery. Targets on one host of one tenant share fairness and limits.
+fn ad_hoc(context: &Context, tenant: &TenantId, id: DeliveryId, target: &AdHocTarget) -> Result<Target, Error> {
     let url = context.guard.parse_target(&target.url).map_err(|error| Error::invalid("target_url", error))?;
     context.guard.check_url(&url).map_err(|error| Error::invalid("target_url", error))?;
     if http::Method::from_bytes(target.method.as_bytes()).is_err() {
@@ -176,12 +184,17 @@ fn seal_ad_hoc(context: &Context, tenant: &TenantId, id: DeliveryId, target: &Ad
     if let (Some(secret), Some(signer)) = (&target.secret, context.signers.get(crate::StandardSigner::SCHEME)) {
         signer.check_secret(secret).map_err(|error| Error::invalid("secret", error))?;
     }
-    let plain = zeroize::Zeroizing::new(serde_json::to_vec(target).unwrap_or_default());
-    let sealed = context.keyring.seal(&*context.entropy, &ad_hoc_aad(tenant, id), &plain);
-    Ok(Target::AdHoc { key: ad_hoc_key(tenant, &url), sealed })
+    let authority = format!("{}/{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0));
+    let key = shared_key(&format!("{tenant}/{authority}"));
+    Ok(Target::AdHoc { key, sealed: seal(context, tenant, id, target) })
 }
 
-/// Opens what [`seal_ad_hoc`] sealed.
+fn seal(context: &Context, tenant: &TenantId, id: DeliveryId, target: &AdHocTarget) -> Sealed {
+    let plain = zeroize::Zeroizing::new(serde_json::to_vec(target).unwrap_or_default());
+    context.keyring.seal(&*context.entropy, &ad_hoc_aad(tenant, id), &plain)
+}
+
+/// Opens what [`seal`] sealed.
 pub(crate) fn open_ad_hoc(
     context: &Context,
     tenant: &TenantId,
@@ -197,10 +210,9 @@ fn ad_hoc_aad(tenant: &TenantId, id: DeliveryId) -> Vec<u8> {
     format!("ad-hoc/{tenant}/{id}").into_bytes()
 }
 
-fn ad_hoc_key(tenant: &TenantId, url: &url::Url) -> TargetId {
+fn shared_key(text: &str) -> TargetId {
     use sha2::{Digest, Sha256};
-    let host = url.host_str().unwrap_or_default();
-    let hash = Sha256::digest(format!("{tenant}/{host}/{}", url.port_or_known_default().unwrap_or(0)));
+    let hash = Sha256::digest(text);
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);
     TargetId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())

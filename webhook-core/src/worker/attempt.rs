@@ -9,12 +9,19 @@ use super::admission::{Pace, Seat};
 use super::dispatch::Payload;
 use super::request::{headers_for_log, outbound};
 use super::{Worker, release};
+use crate::inbox;
 use crate::store::{Lease, NextStep, Outcome, Recorded, TargetEffect};
 use crate::target::LiveTarget;
 use crate::{
-    Attempt, AttemptFailure, AttemptId, DeliveryState, ErrorKind, FailedAttempt, Hint, OutboundResponse, Reason,
+    Attempt, AttemptFailure, AttemptId, DeliveryState, ErrorKind, Event, FailedAttempt, Hint, OutboundResponse, Reason,
     Timestamp, TransportError, next_due, parse_retry_after,
 };
+
+/// What was sent, for the log, and what came of it.
+struct Made {
+    sent: Vec<(String, String)>,
+    result: Result<OutboundResponse, TransportError>,
+}
 
 impl Worker {
     /// Attempts a delivery and records what came of it. When `abort` is cancelled before the answer is there, the
@@ -38,20 +45,13 @@ impl Worker {
             return;
         }
         let number = lease.attempts + 1;
-        let request = outbound(target, &payload.event, number, started_at);
         let start = Instant::now();
-        let (sent, result) = match request {
-            Ok(request) => {
-                let headers = headers_for_log(&request.headers, target);
-                let result = tokio::select! {
-                    biased;
-                    result = self.context.transport.send(request) => result,
-                    () = abort.cancelled() => return,
-                };
-                (headers, result)
-            }
-            Err(error) => (Vec::new(), Err(TransportError::new(ErrorKind::Protocol, error.to_string()))),
+        let made = tokio::select! {
+            biased;
+            made = self.make(&lease, target, &payload.event, number, started_at) => made,
+            () = abort.cancelled() => return,
         };
+        let Made { sent, result } = made;
         let duration = start.elapsed();
         let now = self.context.now();
         seat.leave(pace(&result, duration), now);
@@ -74,6 +74,24 @@ impl Worker {
         let (next, effect) = self.judge(&lease, target, &attempt, retry_after, now);
         attempt.will_retry = matches!(next, NextStep::RetryAt(_));
         self.record(lease, attempt, next, effect, &abort).await;
+    }
+
+    /// Sends the request, or calls the handler.
+    async fn make(&self, lease: &Lease, target: &LiveTarget, event: &Event, number: u32, now: Timestamp) -> Made {
+        if let Some(handler) = &target.handler {
+            let result = inbox::attempt(&**handler, lease, event, number, target.timeout).await;
+            return Made { sent: Vec::new(), result };
+        }
+        match outbound(target, event, number, now) {
+            Ok(request) => {
+                let sent = headers_for_log(&request.headers, target);
+                Made { sent, result: self.context.transport.send(request).await }
+            }
+            Err(error) => {
+                let result = Err(TransportError::new(ErrorKind::Protocol, error.to_string()));
+                Made { sent: Vec::new(), result }
+            }
+        }
     }
 
     /// What becomes of the delivery and of its subscription.

@@ -5,6 +5,7 @@
 mod backlog;
 mod capture;
 mod delivery;
+mod inbox;
 mod lease;
 mod queue;
 mod receiver;
