@@ -1,6 +1,7 @@
 //! What every part of the engine needs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -9,7 +10,12 @@ use crate::id::Ids;
 use crate::inbox::Handlers;
 use crate::shelf::Shelf;
 use crate::transport::AddressGuard;
-use crate::{Clock, Entropy, Keyring, Options, Queue, RateLimiter, RetryPolicy, Signers, Store, Timestamp, Transport};
+use crate::{
+    Clock, Entropy, Keyring, Options, Queue, RateLimiter, RetryPolicy, Signers, Store, StoreError, Timestamp, Transport,
+};
+
+/// A store that has its own limits has given up by then: what is still without an answer has lost its connection.
+const STORE_DEADLINE: Duration = Duration::from_secs(40);
 
 /// The seams and limits of one engine.
 #[derive(Debug)]
@@ -34,6 +40,13 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// What the store answers, if it does so in time: whatever waits for its turn behind this call would otherwise wait for
+    /// ever. Like any unavailable store, it may have done what was asked.
+    pub(crate) async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let late = |_| Err(StoreError::Unavailable(format!("no answer within {} s", STORE_DEADLINE.as_secs()).into()));
+        tokio::time::timeout(STORE_DEADLINE, call).await.unwrap_or_else(late)
     }
 
     pub(crate) fn new_id(&self) -> Uuid {

@@ -126,7 +126,7 @@ impl Indexes {
         let loaded: Vec<_> = self.tenants().iter().map(|(tenant, index)| (tenant.clone(), Arc::clone(index))).collect();
         for chunk in loaded.chunks(1000) {
             let tenants: Vec<_> = chunk.iter().map(|(tenant, _)| tenant.clone()).collect();
-            let generations = self.context.store.generations(&tenants).await?;
+            let generations = self.context.in_time(self.context.store.generations(&tenants)).await?;
             for ((tenant, index), generation) in chunk.iter().zip(generations) {
                 if index.generation() != generation {
                     self.load(tenant, index).await?;
@@ -155,7 +155,8 @@ impl Indexes {
         let mut entries = Vec::new();
         loop {
             let after = index.generation();
-            let changes = self.context.store.subscription_changes(tenant, after, CHANGES_AT_ONCE).await?;
+            let changes =
+                self.context.in_time(self.context.store.subscription_changes(tenant, after, CHANGES_AT_ONCE)).await?;
             index.apply(&changes);
             let SubscriptionChanges { generation, complete, entries: page } = changes;
             if begin == Generation::ZERO {

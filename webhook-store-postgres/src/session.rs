@@ -54,9 +54,32 @@ impl<'c> Conn<'c> {
 #[derive(Debug)]
 pub(crate) enum Session {
     /// Each statement is a transaction.
-    Plain(PoolConnection<Postgres>),
+    Plain(PoolConnection<Postgres>, Unanswered),
     /// All statements are one transaction, which [`Session::commit`] commits.
-    Transaction(Transaction<'static, Postgres>, Prepare),
+    Transaction(Transaction<'static, Postgres>, Prepare, Unanswered),
+}
+
+/// Something was asked on a connection. Whoever drops this without an answer has waited in vain: the network may have
+/// forgotten other connections too.
+#[derive(Debug)]
+pub(crate) struct Unanswered(Option<Trust>);
+
+impl Unanswered {
+    fn new(trust: &Trust) -> Self {
+        Self(Some(trust.clone()))
+    }
+
+    fn answered(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(trust) = &self.0 {
+            trust.lose();
+        }
+    }
 }
 
 /// What becomes of prepared statements.
@@ -80,23 +103,24 @@ pub(crate) enum Begin {
 impl Session {
     pub(crate) fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Plain(connection) => Conn { inner: connection, persistent: true },
-            Self::Transaction(transaction, prepare) => {
+            Self::Plain(connection, _) => Conn { inner: connection, persistent: true },
+            Self::Transaction(transaction, prepare, _) => {
                 Conn { inner: transaction, persistent: *prepare == Prepare::Keep }
             }
         }
     }
 
     /// For a single statement. Behind a pooler it needs a transaction all the same.
-    pub(crate) async fn plain(pool: &PgPool, pooled: bool) -> Result<Self, Fault> {
+    pub(crate) async fn plain(pool: &PgPool, pooled: bool, trust: &Trust) -> Result<Self, Fault> {
         match pooled {
-            false => Ok(Self::Plain(pool.acquire().await?)),
-            true => Self::transaction(pool, pooled, Begin::Durable).await,
+            false => Ok(Self::Plain(pool.acquire().await?, Unanswered::new(trust))),
+            true => Self::transaction(pool, pooled, Begin::Durable, trust).await,
         }
     }
 
     /// For several statements.
-    pub(crate) async fn transaction(pool: &PgPool, pooled: bool, begin: Begin) -> Result<Self, Fault> {
+    pub(crate) async fn transaction(pool: &PgPool, pooled: bool, begin: Begin, trust: &Trust) -> Result<Self, Fault> {
+        let mut unanswered = Unanswered::new(trust);
         let mut sql = String::from("BEGIN;");
         if pooled {
             sql.push_str(&settings("SET LOCAL"));
@@ -105,12 +129,21 @@ impl Session {
             sql.push_str("SET LOCAL synchronous_commit = off;");
         }
         let prepare = if pooled { Prepare::Once } else { Prepare::Keep };
-        Ok(Self::Transaction(pool.begin_with(AssertSqlSafe(sql).into_sql_str()).await?, prepare))
+        let begun = pool.begin_with(AssertSqlSafe(sql).into_sql_str()).await;
+        unanswered.answered();
+        Ok(Self::Transaction(begun?, prepare, Unanswered::new(trust)))
+    }
+
+    /// What was asked has been answered, well or badly.
+    pub(crate) fn answered(&mut self) {
+        match self {
+            Self::Plain(_, unanswered) | Self::Transaction(_, _, unanswered) => unanswered.answered(),
+        }
     }
 
     /// Drops the connection instead of giving it back.
     pub(crate) fn discard(self) {
-        if let Self::Plain(connection) = self {
+        if let Self::Plain(connection, _) = self {
             drop(connection.detach());
         }
     }
@@ -118,8 +151,15 @@ impl Session {
     /// Commits, where there is a transaction.
     pub(crate) async fn commit(self) -> Result<(), Fault> {
         match self {
-            Self::Plain(_) => Ok(()),
-            Self::Transaction(transaction, _) => Ok(transaction.commit().await?),
+            Self::Plain(_, mut unanswered) => {
+                unanswered.answered();
+                Ok(())
+            }
+            Self::Transaction(transaction, _, mut unanswered) => {
+                let committed = transaction.commit().await;
+                unanswered.answered();
+                Ok(committed?)
+            }
         }
     }
 }

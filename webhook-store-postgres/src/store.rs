@@ -1,6 +1,7 @@
 //! The store itself: opened, migrated and closed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, PgConnection};
@@ -12,6 +13,9 @@ use crate::clock::PostgresClock;
 use crate::error::{Fault, breaks_connection};
 use crate::session::{Begin, Conn, Session, Trust};
 use crate::{MigrationStatus, OpenError, PostgresStoreOptions, event, notifier, schema, subscription};
+
+/// Connections that are in use when the store is closed are waited for no longer than this.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// A store in a PostgreSQL database, shared by any number of processes. Cheap to clone; all clones are the same store.
 #[derive(Clone, Debug)]
@@ -45,7 +49,7 @@ impl PostgresStore {
         let trust = Trust::default();
         let api = options.api_pool(&trust).connect_lazy_with(options.connection());
         let worker = options.worker_pool(&trust).connect_lazy_with(options.connection());
-        let mut session = Session::plain(&api, options.pooled).await.map_err(StoreError::from)?;
+        let mut session = Session::plain(&api, options.pooled, &trust).await.map_err(StoreError::from)?;
         let clock = PostgresClock::new(session.conn().inner).await.map_err(StoreError::from)?;
         session.commit().await.map_err(StoreError::from)?;
         Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, trust })
@@ -79,10 +83,13 @@ impl PostgresStore {
         Ok(status.iter().rfind(|migration| migration.applied).map(|migration| migration.version))
     }
 
-    /// Closes all connections. Calls after that are [`StoreError::Unavailable`].
+    /// Closes all connections. Calls after that are [`StoreError::Unavailable`]. Those that are under way are waited for,
+    /// but no longer than 5 s: a connection that the network has forgotten gives no answer.
     pub async fn close(&self) {
-        self.worker.close().await;
-        self.api.close().await;
+        let closing = async { tokio::join!(self.worker.close(), self.api.close()) };
+        if tokio::time::timeout(CLOSING, closing).await.is_err() {
+            tracing::warn!("connections do not answer; they are left as they are");
+        }
     }
 
     /// Emits an event inside the host's own transaction, on the host's own connection: it is accepted when that commits,
@@ -168,29 +175,30 @@ impl PostgresStore {
 
     /// For one statement of a caller.
     pub(crate) async fn reader(&self) -> Result<Session, StoreError> {
-        self.trusting(Session::plain(&self.api, self.options.pooled).await)
+        self.trusting(Session::plain(&self.api, self.options.pooled, &self.trust).await)
     }
 
     /// For several statements of a caller.
     pub(crate) async fn writer(&self) -> Result<Session, StoreError> {
-        self.trusting(Session::transaction(&self.api, self.options.pooled, Begin::Durable).await)
+        self.trusting(Session::transaction(&self.api, self.options.pooled, Begin::Durable, &self.trust).await)
     }
 
     /// For one statement of the worker.
     pub(crate) async fn worker_reader(&self) -> Result<Session, StoreError> {
-        self.trusting(Session::plain(&self.worker, self.options.pooled).await)
+        self.trusting(Session::plain(&self.worker, self.options.pooled, &self.trust).await)
     }
 
     /// For several statements of the worker.
     pub(crate) async fn worker_writer(&self, begin: Begin) -> Result<Session, StoreError> {
-        self.trusting(Session::transaction(&self.worker, self.options.pooled, begin).await)
+        self.trusting(Session::transaction(&self.worker, self.options.pooled, begin, &self.trust).await)
     }
 
     /// Commits what went well; what did not is rolled back.
-    pub(crate) async fn end<T>(&self, session: Session, result: Result<T, Fault>) -> Result<T, StoreError> {
+    pub(crate) async fn end<T>(&self, mut session: Session, result: Result<T, Fault>) -> Result<T, StoreError> {
         let result = match result {
             Ok(value) => session.commit().await.map(|()| value),
             Err(fault) => {
+                session.answered();
                 if let Fault::Sql(error) = &fault
                     && breaks_connection(error)
                 {

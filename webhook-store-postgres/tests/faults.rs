@@ -213,3 +213,26 @@ async fn whatever_happens_to_the_database_nothing_accepted_is_lost() {
             .expect("it answers");
     assert_eq!(count, (EVENTS as i64, EVENTS as i64), "one event and one delivery for each key");
 }
+
+/// Found by chaos: each connection that the network had forgotten was found out by a call that waited for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_one_call_without_an_answer_no_other_forgotten_connection_is_trusted() {
+    let server = PostgresServer::start();
+    let proxy = FaultProxy::start(server.addr());
+    let store = PostgresStore::open(&proxy.rewrite(&server.url())).await.expect("it opens");
+    // As many connections as the pool has.
+    futures_util::future::join_all((0..64).map(|_| store.ping())).await;
+    proxy.strand();
+    let unanswered = tokio::time::timeout(Duration::from_secs(1), store.generations(&[TenantId::default()])).await;
+    assert!(unanswered.is_err(), "{unanswered:?}");
+    let begun = tokio::time::Instant::now();
+    for _ in 0..200 {
+        let answer = tokio::time::timeout(Duration::from_secs(5), store.generations(&[TenantId::default()])).await;
+        assert!(answer.is_ok(), "a call waits though connections are known to be forgotten");
+        if matches!(answer, Ok(Ok(_))) {
+            println!("answered again after {:?}", begun.elapsed());
+            return;
+        }
+    }
+    panic!("no connection works again");
+}

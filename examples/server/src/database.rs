@@ -88,6 +88,15 @@ pub(crate) enum DatabaseError {
     Close(#[source] StoreError),
 }
 
+impl DatabaseError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Migrate(error) | Self::Schema(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+}
+
 impl Database {
     pub(crate) fn parse(url: &str, max_connections: u32) -> Result<Self, ConfigError> {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
@@ -120,15 +129,18 @@ impl Database {
         if self.is_missing() && migrations != Migrations::Apply {
             return Err(DatabaseError::Missing(self.to_string()));
         }
+        let start = Instant::now();
         let database = self.wait_for(migrations, patience).await?;
-        match migrations {
-            Migrations::Apply => database.migrate().await?,
-            Migrations::Require if database.migrations().await?.iter().any(|migration| !migration.applied) => {
-                return Err(DatabaseError::Older);
+        loop {
+            match database.prepare(migrations).await {
+                // It may have gone away in the middle; whatever was done is not done again.
+                Err(error) if error.is_retryable() && start.elapsed() < patience => {
+                    tracing::warn!(%error, "the database is not available any more; trying on");
+                    sleep(PAUSE).await;
+                }
+                outcome => return outcome.map(|()| database),
             }
-            Migrations::Require | Migrations::Inspect => {}
         }
-        Ok(database)
     }
 
     /// What another process holds is refused at once: it may hold it for ever.
@@ -194,6 +206,17 @@ impl OpenDatabase {
             Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),
             Self::Memory(store) => Arc::<MemoryStore>::clone(store),
+        }
+    }
+
+    /// Brings the schema up to date, or looks whether it is.
+    async fn prepare(&self, migrations: Migrations) -> Result<(), DatabaseError> {
+        match migrations {
+            Migrations::Apply => self.migrate().await,
+            Migrations::Require if self.migrations().await?.iter().any(|migration| !migration.applied) => {
+                Err(DatabaseError::Older)
+            }
+            Migrations::Require | Migrations::Inspect => Ok(()),
         }
     }
 

@@ -164,7 +164,7 @@ impl Commit {
     async fn run(self, arrivals: Vec<Arrival>) -> Vec<Result<Kept, StoreError>> {
         // Ids are made here, where one batch follows the other, so that their order is that of the commits.
         let requests: Vec<_> = arrivals.into_iter().map(|arrival| self.new_capture(arrival)).collect();
-        match self.context.store.capture(self.context.now(), &requests).await {
+        match self.context.in_time(self.context.store.capture(self.context.now(), &requests)).await {
             Ok(outcomes) => self.hand_over(requests, outcomes),
             Err(error) if requests.len() == 1 => vec![Err(error)],
             Err(error) if error.is_retryable() => {
@@ -176,7 +176,7 @@ impl Commit {
                 let mut answers = Vec::with_capacity(requests.len());
                 for request in requests {
                     let request = vec![request];
-                    match self.context.store.capture(self.context.now(), &request).await {
+                    match self.context.in_time(self.context.store.capture(self.context.now(), &request)).await {
                         Ok(outcomes) => answers.extend(self.hand_over(request, outcomes)),
                         Err(error) => answers.push(Err(error)),
                     }

@@ -66,7 +66,7 @@ impl Emitter {
         let matched = prepared.by(index)?;
         // A direct event is matched by nothing: its subscription may be gone.
         if let Some(id) = matched.direct_subscription()
-            && self.context.store.subscriptions(&[(tenant, id)]).await?.is_empty()
+            && self.context.in_time(self.context.store.subscriptions(&[(tenant, id)])).await?.is_empty()
         {
             return Err(Error::NotFound(Noun::Subscription));
         }
@@ -84,7 +84,7 @@ impl Commit {
     async fn run(self, arrivals: Vec<Arrival>) -> Vec<Result<AcceptOutcome, StoreError>> {
         let (units, reserved): (Vec<_>, Vec<_>) =
             arrivals.into_iter().map(|arrival| (arrival.unit, arrival.reserved)).unzip();
-        match self.context.store.accept(self.context.now(), &units).await {
+        match self.context.in_time(self.context.store.accept(self.context.now(), &units)).await {
             Ok(outcomes) => {
                 self.hand_over(units, reserved, &outcomes).await;
                 outcomes.into_iter().map(Ok).collect()
@@ -99,7 +99,7 @@ impl Commit {
                 let mut answers = Vec::with_capacity(units.len());
                 for (unit, reserved) in units.into_iter().zip(reserved) {
                     let unit = [unit];
-                    let answer = self.context.store.accept(self.context.now(), &unit).await;
+                    let answer = self.context.in_time(self.context.store.accept(self.context.now(), &unit)).await;
                     answers.push(answer.map(|mut outcomes| outcomes.pop().unwrap_or(AcceptOutcome::Stale)));
                     if let Some(Ok(outcome)) = answers.last() {
                         let outcome = [outcome.clone()];

@@ -183,14 +183,14 @@ impl Worker {
         let token = LeaseToken::new(self.context.entropy.next_u64());
         let until = now + self.context.options.lease();
         let request = ClaimRequest::new(now, until, token, limit, room).with_cursor(progress.cursor);
-        let Some(hints) = &self.hints else { return self.context.store.claim(request).await };
+        let Some(hints) = &self.hints else { return self.context.in_time(self.context.store.claim(request)).await };
         let turn = progress.reconcile_at <= now || (!progress.asked_store && self.is_behind(progress));
         if !turn && let Some(popped) = hints.pop(now, until, limit).await.filter(|popped| !popped.is_empty()) {
             return self.claim_hinted(hints, request, &popped, progress).await;
         }
         progress.asked_store = true;
         progress.reconcile_at = now + RECONCILE_INTERVAL;
-        let claimed = self.context.store.claim(request).await?;
+        let claimed = self.context.in_time(self.context.store.claim(request)).await?;
         progress.behind &= claimed.leases.len() == limit as usize || claimed.cursor.is_some();
         // The next pop should not bring what is leased already.
         hints.forget(claimed.leases.iter().map(|lease| Hint::new(lease.delivery, lease.target.id(), until)).collect());
@@ -213,7 +213,7 @@ impl Worker {
     ) -> Result<Claimed, StoreError> {
         progress.asked_store = false;
         let ids: Vec<DeliveryId> = popped.iter().map(|hint| hint.delivery).collect();
-        let claimed = self.context.store.claim_ids(request, &ids).await?;
+        let claimed = self.context.in_time(self.context.store.claim_ids(request, &ids)).await?;
         let leased: HashSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
         let mut counts: BTreeMap<TargetId, u32> = BTreeMap::new();
         for lease in &claimed.leases {

@@ -126,7 +126,7 @@ impl Worker {
                 continue;
             }
             let read_at = self.context.now();
-            let records = self.context.store.subscriptions(&rest).await?;
+            let records = self.context.in_time(self.context.store.subscriptions(&rest)).await?;
             self.context.shelf.keep_records(&self.context, &records, read_at);
             for record in records {
                 self.make_ready(record, read_at, &mut targets);
@@ -231,7 +231,7 @@ impl Worker {
         let mut budgets: HashMap<EventId, Option<OwnedSemaphorePermit>> =
             sizes.iter().map(|((_, event), kib)| (*event, budget.split(*kib as usize))).collect();
         let ids: Vec<_> = sizes.into_iter().map(|(id, _)| id).collect();
-        let events = match self.context.store.load_events(&ids).await {
+        let events = match self.context.in_time(self.context.store.load_events(&ids)).await {
             Ok(events) => events,
             Err(error) => {
                 tracing::warn!(%error, "events could not be read; leases are given back");

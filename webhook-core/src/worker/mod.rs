@@ -12,6 +12,7 @@ mod request;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,9 @@ use crate::{DeliveryId, Generation, Hint, QueueError, Target, TargetId, Timestam
 
 /// One part in so many of the slots is kept from deliveries of new events: what waits needs room too.
 const KEPT_FOR_CLAIMS: usize = 8;
+
+/// A store that does not answer is waited for no longer than this at each step of stopping.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Claims, attempts and records.
 #[derive(Debug)]
@@ -209,7 +213,7 @@ impl Worker {
         }
         drop(held);
         self.tasks.spawn(async move {
-            if let Err(error) = worker.context.store.release(&releases).await {
+            if let Err(error) = worker.context.in_time(worker.context.store.release(&releases)).await {
                 tracing::warn!(%error, "leases were not given back; they will run out");
             }
             if let Some(due) = releases.iter().map(|release| release.due).min() {
@@ -223,7 +227,16 @@ impl Worker {
         self.tasks.reopen();
         *self.abort.lock().unwrap_or_else(PoisonError::into_inner) = CancellationToken::new();
         self.running.store(true, Ordering::SeqCst);
-        self.claim_until(&shutdown).await;
+        let patience = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.claim_until(&shutdown) => {}
+            // A store that does not answer must not keep the process.
+            () = patience => tracing::warn!("a claim got no answer; what it leased will run out"),
+        }
         self.running.store(false, Ordering::SeqCst);
         self.stop().await;
     }
@@ -235,13 +248,17 @@ impl Worker {
             return;
         }
         self.abort().cancel();
-        self.tasks.wait().await;
+        if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            tracing::warn!("the store does not answer: what was to be recorded or given back is left to its lease");
+        }
         let due = self.context.now();
         let held = std::mem::take(&mut *self.held());
         let rest: Vec<_> = held.into_iter().map(|(delivery, token)| Release { delivery, token, due }).collect();
         tracing::warn!(deliveries = rest.len(), "the grace is over: leases are released");
-        if let Err(error) = self.context.store.release(&rest).await {
-            tracing::warn!(%error, "leases were not released; they will run out");
+        match tokio::time::timeout(LAST_WORDS, self.context.store.release(&rest)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "leases were not released; they will run out"),
+            Err(_) => tracing::warn!("the store does not answer: leases were not released; they will run out"),
         }
     }
 

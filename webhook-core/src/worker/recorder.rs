@@ -62,7 +62,7 @@ impl Recorder {
 }
 
 async fn commit(context: &Context, outcomes: Vec<Outcome>) -> Vec<Result<Recorded, StoreError>> {
-    match context.store.record(context.now(), &outcomes).await {
+    match context.in_time(context.store.record(context.now(), &outcomes)).await {
         Ok(recorded) => recorded.into_iter().map(Ok).collect(),
         Err(error) if outcomes.len() == 1 => vec![Err(error)],
         Err(error) if error.is_retryable() => {
@@ -73,7 +73,7 @@ async fn commit(context: &Context, outcomes: Vec<Outcome>) -> Vec<Result<Recorde
         Err(_) => {
             let mut answers = Vec::with_capacity(outcomes.len());
             for outcome in outcomes {
-                let answer = context.store.record(context.now(), &[outcome]).await;
+                let answer = context.in_time(context.store.record(context.now(), &[outcome])).await;
                 answers.push(answer.map(|recorded| recorded.first().copied().unwrap_or(Recorded::Fenced)));
             }
             answers

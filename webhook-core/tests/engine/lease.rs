@@ -1,13 +1,14 @@
 //! Leases, and nodes that share a store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{
     AddressGuard, DeliveryState, MemoryStore, NewEvent, Options, OutboundResponse, RetrySchedule, Role, Store,
-    SubscriptionDraft, TenantId, Webhooks,
+    StoreError, SubscriptionDraft, TenantId, Webhooks,
 };
 
 /// A node: an engine of its own on a store that it shares.
@@ -127,4 +128,96 @@ async fn attempts_that_outlast_the_grace_are_given_up_and_their_leases_released(
         (left.delivery.state, left.delivery.attempts, left.delivery.lost_leases),
         (DeliveryState::Pending, 0, 0)
     );
+}
+
+/// A store that answers nothing any more from some moment on.
+#[derive(Debug)]
+struct SilentStore {
+    inner: Arc<MemoryStore>,
+    silent: Arc<AtomicBool>,
+}
+
+impl SilentStore {
+    async fn around<T>(
+        &self,
+        _: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        if self.silent.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        call.await
+    }
+}
+
+webhook_core::wrap_store!(SilentStore);
+
+/// Found by chaos: connections that the network had forgotten kept a server from ending.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answers_nothing_keeps_no_process_from_ending() {
+    for hangs_in_flight in [false, true] {
+        let silent = Arc::new(AtomicBool::new(false));
+        let store = SilentStore { inner: Arc::default(), silent: Arc::clone(&silent) };
+        let transport = RecordingTransport::new();
+        let webhooks = Webhooks::builder(Arc::new(store))
+            .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+            .transport(Arc::new(transport.clone()))
+            .build()
+            .unwrap();
+        let tenant = TenantId::default();
+        webhooks.subscribe(&tenant, SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let (running, stop) = (webhooks.clone(), shutdown.clone());
+        let running = tokio::spawn(async move { running.run(Role::Worker, stop).await });
+        if hangs_in_flight {
+            transport.hang();
+            webhooks.emit(&tenant, NewEvent::new("a.b".parse().unwrap(), "{}")).await.unwrap();
+            transport.wait_for(1).await;
+        }
+        silent.store(true, Ordering::SeqCst);
+        // A claim is under way then, and the answer to one attempt is about to be recorded.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        transport.resume();
+        let asked = tokio::time::Instant::now();
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(3600), running).await.expect("it ends").unwrap();
+        let bound = webhooks.options().grace + Duration::from_secs(15);
+        assert!(asked.elapsed() <= bound, "{:?}", asked.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_never_answered_hold_up_nothing_for_ever() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let store = SilentStore { inner: Arc::default(), silent: Arc::clone(&silent) };
+    let transport = RecordingTransport::new();
+    let webhooks = Webhooks::builder(Arc::new(store))
+        .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+        .transport(Arc::new(transport.clone()))
+        .build()
+        .unwrap();
+    let tenant = TenantId::default();
+    webhooks.subscribe(&tenant, SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
+    let event = || NewEvent::new("a.b".parse().unwrap(), "{}");
+    webhooks.emit(&tenant, event()).await.unwrap();
+    let running = webhooks.clone();
+    tokio::spawn(async move { running.run(Role::Worker, CancellationToken::new()).await });
+    transport.wait_for(1).await;
+
+    silent.store(true, Ordering::SeqCst);
+    let lost = tokio::time::timeout(Duration::from_secs(60), webhooks.emit(&tenant, event())).await;
+    assert!(lost.expect("it is answered").unwrap_err().is_retryable());
+    silent.store(false, Ordering::SeqCst);
+    // The claim that hung is given up too, and the next ones work.
+    let emitted = webhooks.emit(&tenant, event()).await.unwrap();
+    let delivered = async {
+        loop {
+            let view = webhooks.delivery(&tenant, emitted.delivery.unwrap()).await.unwrap();
+            if view.delivery.state == DeliveryState::Delivered {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), delivered).await.expect("it is delivered");
 }

@@ -1,13 +1,14 @@
 //! Callers of the library: they emit, subscribe, change, retry and cancel, and remember what they were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use webhook_core::{
-    Conflict, DeliveryId, DirectTarget, Error, Event, EventId, NewEvent, SubscriptionId, TenantId, Webhooks,
+    CaptureId, Conflict, DeliveryId, DirectTarget, Error, Event, EventId, IncomingRequest, NewEvent, PathDraft, PathId,
+    SubscriptionId, TenantId, Webhooks,
 };
 
 use crate::chance::Chance;
@@ -32,6 +33,15 @@ pub(crate) struct Ledger {
     pub(crate) deliveries: Vec<(TenantId, DeliveryId)>,
     pub(crate) subscriptions: Vec<(TenantId, SubscriptionId, u32)>,
     pub(crate) tenant_of: BTreeMap<u32, TenantId>,
+    /// Every body that was sent to a capture path.
+    pub(crate) sent: BTreeSet<String>,
+    /// What was answered as kept.
+    pub(crate) kept: Vec<(TenantId, CaptureId, String)>,
+}
+
+/// The capture path of a tenant.
+pub(crate) fn path_of(tenant: &TenantId) -> PathId {
+    format!("path-{tenant}").parse().unwrap()
 }
 
 /// All callers of a run.
@@ -68,7 +78,8 @@ impl Clients {
             let Some(engine) = self.engine(&chance) else { continue };
             let tenant = tenant(chance.below(TENANTS));
             match chance.below(100) {
-                0..55 => self.emit(&engine, &chance, tenant).await,
+                0..48 => self.emit(&engine, &chance, tenant).await,
+                48..55 => self.capture(&engine, &chance, &tenant).await,
                 55..60 => self.emit_many(&engine, &chance, &tenant).await,
                 60..66 => self.emit_directly(&engine, &chance).await,
                 66..72 => self.subscribe(&engine, &tenant).await,
@@ -93,6 +104,30 @@ impl Clients {
             }
             Some(Err(error)) => self.only_the_store_fails(&error),
             None => {}
+        }
+    }
+
+    /// Sends a request to the tenant's capture path, which is made first if it is not there.
+    async fn capture(&self, engine: &Webhooks, chance: &Chance, tenant: &TenantId) {
+        let path = path_of(tenant);
+        let body = text(&self.new_event(chance, tenant));
+        self.ledger.lock().unwrap().sent.insert(body.clone());
+        for _ in 0..2 {
+            let request = IncomingRequest::new("POST", format!("/webhook/{path}")).with_body(body.clone());
+            match self.ask("capture", engine.capture(&path, request, None)).await {
+                Some(Ok(kept)) => {
+                    return self.ledger.lock().unwrap().kept.push((tenant.clone(), kept.id, body));
+                }
+                Some(Err(Error::NotFound(_))) => {
+                    let made =
+                        self.ask("create path", engine.create_path(tenant, PathDraft::named(path.clone()))).await;
+                    if let Some(Err(error)) = made {
+                        self.only_the_store_fails(&error);
+                    }
+                }
+                Some(Err(error)) => return self.only_the_store_fails(&error),
+                None => return,
+            }
         }
     }
 

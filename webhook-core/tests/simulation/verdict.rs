@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use webhook_core::store::{EventFilter, EventStore, HistoryStore, PageRequest};
+use webhook_core::store::{CaptureStore, EventFilter, EventStore, HistoryStore, PageRequest};
 use webhook_core::{Attempt, Delivery, DeliveryId, DeliveryState, EventId, Reason, TenantId};
 
 use crate::audit::{Audit, Book};
-use crate::client::{Ledger, text_of};
+use crate::client::{Ledger, path_of, text_of};
 use crate::plan::tenant;
 use crate::receiver::Receiver;
 use crate::world::World;
@@ -16,6 +16,7 @@ type Answers = BTreeMap<(EventId, u32), Vec<(u32, Option<u16>)>>;
 
 pub(crate) async fn judge(world: &World, audit: &Audit, receiver: &Receiver, ledger: &Ledger) {
     events(world, audit, ledger).await;
+    captures(world, audit, ledger).await;
     receiver.check_ends();
     receiver.check_bytes(|index| ledger.tenant_of.get(&index).cloned());
     let mut answers = Answers::new();
@@ -67,6 +68,31 @@ async fn events(world: &World, audit: &Audit, ledger: &Ledger) {
     }
     for ((tenant, key), count) in of_key.iter().filter(|(_, count)| **count > 1) {
         world.wrong(format!("C14 {tenant} {key}: there {count} times"));
+    }
+}
+
+/// C15: kept means there, byte for byte, and there means sent, once; numbers have no gap.
+async fn captures(world: &World, audit: &Audit, ledger: &Ledger) {
+    let mut there = BTreeMap::new();
+    for number in 0..2 {
+        let tenant = tenant(number);
+        let rows = audit.inner.captured_after(&tenant, &path_of(&tenant), None, 1000).await.unwrap();
+        let mut bodies = BTreeSet::new();
+        for (number, row) in (1..).zip(rows) {
+            let body = String::from_utf8_lossy(&row.request.body).into_owned();
+            if row.number != number {
+                world.wrong(format!("C15 {}: number {} instead of {number}", row.id, row.number));
+            }
+            if !ledger.sent.contains(&body) || !bodies.insert(body.clone()) {
+                world.wrong(format!("C15 {}: nobody sent this, or it is there twice: {body}", row.id));
+            }
+            there.insert((tenant.clone(), row.id), body);
+        }
+    }
+    for (tenant, id, body) in &ledger.kept {
+        if there.get(&(tenant.clone(), *id)) != Some(body) {
+            world.wrong(format!("C15 {id}: kept, and lost or changed"));
+        }
     }
 }
 

@@ -35,6 +35,19 @@ const TROUBLES: [Trouble; 6] = [
     ("the network breaks off", |_, proxy| proxy.cut(), |_| {}),
 ];
 
+/// Found by chaos: a server that was replaced while the network was bad did not come up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_whose_answer_is_lost_is_tried_again() {
+    let postgres = PostgresServer::start();
+    let proxy = FaultProxy::start(postgres.addr());
+    proxy.swallow_answer_to("COMMIT");
+    let server = Server::on(&proxy.rewrite(&postgres.url()), &[]).await;
+    assert_eq!(proxy.swallowed(), 1);
+    let tried = |line: &serde_json::Value| line["message"] == "the database is not available any more; trying on";
+    assert!(server.lines().json().iter().any(tried));
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_to_postgres_nothing_accepted_is_lost() {
     let postgres = PostgresServer::start();

@@ -360,7 +360,7 @@ impl Course {
             self.model.deliveries.get(&lease.delivery).is_some_and(|row| row.token == Some(lease.token))
         };
         let standing: Vec<_> = self.leases.iter().filter(stands).cloned().collect();
-        let among = if number % 4 == 0 || standing.is_empty() { &self.leases } else { &standing };
+        let among = if number.is_multiple_of(4) || standing.is_empty() { &self.leases } else { &standing };
         pick(among, number / 4).cloned()
     }
 

@@ -116,6 +116,16 @@ impl Site {
         sum
     }
 
+    /// The most that one of the servers ever held, in MiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.servers.iter().map(Server::peak_memory).max().unwrap_or(0)
+    }
+
+    /// Commits that were done, and whose answers never came.
+    pub(crate) fn swallowed(&self) -> u64 {
+        self.to_postgres.swallowed()
+    }
+
     /// Stops the servers cleanly; what PostgreSQL has logged.
     pub(crate) async fn stop(self) -> String {
         for server in self.servers {

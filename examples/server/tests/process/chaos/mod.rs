@@ -90,11 +90,13 @@ async fn chaos_loses_and_invents_nothing() {
 
     let account = Account::draw(&mut database, &events, &receiver.arrivals(), &subscriptions).await;
     let fenced = site.figure("webhook_results_fenced_total").await;
+    let (memory, swallowed) = (site.peak_memory(), site.swallowed());
     let postgres = site.stop().await;
     println!(
         "chaos seed={seed} {seconds} s, 2 servers, PostgreSQL behind a proxy, Redis (hints) behind a proxy, {rate} events/s \
-         to {} subscriptions\nfaults     {}: {}\n{account}\nrecovery   {:.1} s from the last fault to nothing open (a lease \
-         lasts 45 s); late results fenced by the servers that are left {fenced}",
+         to {} subscriptions\nfaults     {}: {}\n{account}\nunknown    {swallowed} commits whose answer was lost\nrecovery   {:.1} s from the last fault to nothing open (a lease \
+         lasts 45 s); late results fenced by the servers that are left {fenced}\nresources  peak memory of the servers that \
+         are left {memory} MiB",
         PATHS.len(),
         done.len(),
         faults::tally(&done),
@@ -110,10 +112,10 @@ fn temper(arrival: &Arrival, calm: bool) -> (u16, Duration) {
     let dice = arrival.webhook_id.bytes().map(usize::from).sum::<usize>() + arrival.attempt as usize;
     match arrival.path.as_str() {
         _ if calm => (200, Duration::ZERO),
-        "/flapping" if dice % 2 == 0 => (500, Duration::ZERO),
-        "/busy" if dice % 3 == 0 => (503, Duration::from_millis(20)),
+        "/flapping" if dice.is_multiple_of(2) => (500, Duration::ZERO),
+        "/busy" if dice.is_multiple_of(3) => (503, Duration::from_millis(20)),
         // Long after the deadline of a second: nobody hears it.
-        "/hanging" if dice % 4 == 0 => (504, Duration::from_secs(3)),
+        "/hanging" if dice.is_multiple_of(4) => (504, Duration::from_secs(3)),
         _ => (200, Duration::from_millis((dice % 30) as u64)),
     }
 }

@@ -87,6 +87,14 @@ impl Server {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
+    /// The most memory that it ever held, in MiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let id = self.child.id().expect("the server runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
     pub(crate) fn lines(&self) -> &Lines {
         &self.lines
     }
@@ -103,7 +111,13 @@ impl Server {
     }
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        timeout(PATIENCE, self.child.wait()).await.expect("the server does not end").unwrap()
+        match timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) => status.unwrap(),
+            Err(_) => {
+                let lines = self.lines.all();
+                panic!("the server does not end; it last wrote {:#?}", &lines[lines.len().saturating_sub(30)..]);
+            }
+        }
     }
 
     /// Stops it cleanly.
