@@ -13,6 +13,7 @@ mod maintenance;
 mod notifier;
 mod options;
 mod path;
+mod progress;
 mod receipt;
 mod rows;
 mod schema;

@@ -8,9 +8,9 @@ use sqlx::{Connection, PgConnection};
 use webhook_core::store::{AcceptOutcome, AcceptUnit, SubscriptionChanges};
 use webhook_core::{Conflict, Emitted, Error, Generation, Prepared, StoreError, TenantId, Timestamp};
 
-use crate::claim::Progress;
 use crate::clock::PostgresClock;
 use crate::error::{Fault, breaks_connection};
+use crate::progress::Progress;
 use crate::session::{Begin, Conn, Session, Trust};
 use crate::{MigrationStatus, OpenError, PostgresStoreOptions, event, notifier, schema, subscription};
 

@@ -1,0 +1,83 @@
+//! What a process remembers between claims.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use webhook_core::Timestamp;
+
+/// Lost leases are looked for this often.
+const RESCUE_INTERVAL: Duration = Duration::from_millis(500);
+/// After a walk that found one target alone, so many claims go without.
+const WALKS_SKIPPED: u32 = 8;
+/// So often a claim looks from the very beginning.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// What is due so much earlier than what was seen last is still found: transactions commit late.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// What a process remembers between claims. All of it only saves work.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    rescued_at: Option<Timestamp>,
+    swept_at: Option<Timestamp>,
+    floor: Option<Timestamp>,
+    /// Claims that still go without a walk.
+    alone: u32,
+}
+
+impl Progress {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is time to look for lost leases.
+    pub(crate) fn rescue(&self, now: Timestamp) -> bool {
+        let mut state = self.state();
+        let due = is_over(state.rescued_at, RESCUE_INTERVAL, now);
+        if due {
+            state.rescued_at = Some(now);
+        }
+        due
+    }
+
+    /// Lost leases are left over.
+    pub(crate) fn rescue_again(&self) {
+        self.state().rescued_at = None;
+    }
+
+    /// Where to begin to look.
+    pub(crate) fn floor(&self, now: Timestamp) -> Timestamp {
+        let mut state = self.state();
+        if is_over(state.swept_at, SWEEP_INTERVAL, now) {
+            state.swept_at = Some(now);
+            state.floor = None;
+        }
+        state.floor.unwrap_or(Timestamp::EPOCH)
+    }
+
+    /// Whether a claim may go without a walk: the last one found that no target starves beside another.
+    pub(crate) fn skips_walk(&self) -> bool {
+        let mut state = self.state();
+        let skips = state.alone > 0;
+        state.alone = state.alone.saturating_sub(1);
+        skips
+    }
+
+    /// A walk over everything there is found so many targets with something due.
+    pub(crate) fn walked(&self, targets: usize) {
+        self.state().alone = if targets <= 1 { WALKS_SKIPPED } else { 0 };
+    }
+
+    /// Nothing is due before `oldest`, or before `now` if nothing is due at all.
+    pub(crate) fn saw(&self, oldest: Option<Timestamp>, now: Timestamp) {
+        self.state().floor = Some(oldest.unwrap_or(now) - SLACK);
+    }
+}
+
+fn is_over(last: Option<Timestamp>, interval: Duration, now: Timestamp) -> bool {
+    last.is_none_or(|last| now < last || now.since(last) >= interval)
+}
