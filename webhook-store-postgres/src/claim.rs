@@ -79,25 +79,24 @@ const OLDEST_OF_TARGETS: &str = candidates!(
      ) AS o"
 );
 
+// The first entry of each target in the index is its oldest, so one look tells the next target and when it is due.
 const WALK_ON: &str = concat!(
-    "WITH RECURSIVE walk (target_id, step) AS (
-       SELECT (SELECT x.target_id FROM webhook.delivery AS x
-               WHERE x.state = 0 AND NOT x.leased AND x.target_id > $2 AND x.next_at >= $4
-               ORDER BY x.target_id LIMIT 1), 1
+    "WITH RECURSIVE walk (target_id, next_at, step) AS (
+       (SELECT x.target_id, x.next_at, 1 FROM webhook.delivery AS x
+        WHERE x.state = 0 AND NOT x.leased AND x.target_id > $2 AND x.next_at >= $4
+        ORDER BY x.target_id, x.next_at LIMIT 1)
        UNION ALL
-       SELECT (SELECT x.target_id FROM webhook.delivery AS x
-               WHERE x.state = 0 AND NOT x.leased AND x.target_id > walk.target_id AND x.next_at >= $4
-               ORDER BY x.target_id LIMIT 1),
-         walk.step + 1
-       FROM walk WHERE walk.target_id IS NOT NULL AND walk.step < $3
+       SELECT n.target_id, n.next_at, walk.step + 1 FROM walk CROSS JOIN LATERAL (
+         SELECT x.target_id, x.next_at FROM webhook.delivery AS x
+         WHERE x.state = 0 AND NOT x.leased AND x.target_id > walk.target_id AND x.next_at >= $4
+         ORDER BY x.target_id, x.next_at LIMIT 1
+       ) AS n WHERE walk.step < $3
      )
-     SELECT walk.target_id, (s.id IS NULL OR ",
+     SELECT walk.target_id, walk.next_at <= $1 AND (s.id IS NULL OR ",
     takes_deliveries!(),
-    ") AND EXISTS (SELECT 1 FROM webhook.delivery AS x
-               WHERE x.state = 0 AND NOT x.leased AND x.target_id = walk.target_id
-                 AND x.next_at <= $1 AND x.next_at >= $4) AS due
+    ") AS due
      FROM walk LEFT JOIN webhook.subscription AS s ON s.id = walk.target_id
-     WHERE walk.target_id IS NOT NULL ORDER BY walk.target_id"
+     ORDER BY walk.target_id"
 );
 
 /// A due delivery.

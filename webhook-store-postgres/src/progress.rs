@@ -8,7 +8,9 @@ use webhook_core::Timestamp;
 /// Lost leases are looked for this often.
 const RESCUE_INTERVAL: Duration = Duration::from_millis(500);
 /// After a walk that found one target alone, so many claims go without.
-const WALKS_SKIPPED: u32 = 8;
+const SKIPPED_ALONE: u32 = 8;
+/// After a walk that found several, so many: the oldest of each are taken in turn then, and nobody waits for long.
+const SKIPPED: u32 = 4;
 /// So often a claim looks from the very beginning.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// What is due so much earlier than what was seen last is still found: transactions commit late.
@@ -69,7 +71,7 @@ impl Progress {
 
     /// A walk over everything there is found so many targets with something due.
     pub(crate) fn walked(&self, targets: usize) {
-        self.state().alone = if targets <= 1 { WALKS_SKIPPED } else { 0 };
+        self.state().alone = if targets <= 1 { SKIPPED_ALONE } else { SKIPPED };
     }
 
     /// Nothing is due before `oldest`, or before `now` if nothing is due at all.

@@ -271,8 +271,7 @@ impl Worker {
         let Some(worker) = self.itself.upgrade() else { return };
         self.held().insert(lease.delivery, lease.token);
         self.tasks.spawn(async move {
-            worker.deliver(lease, &target, payload, seat, worker.abort()).await;
-            drop(slot);
+            worker.deliver(lease, &target, payload, slot, seat, worker.abort()).await;
         });
     }
 

@@ -48,7 +48,7 @@ impl HttpTransport {
             roots: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(4),
-            max_idle_per_host: 128,
+            max_idle_per_host: 512,
         }
     }
 }
@@ -87,7 +87,7 @@ impl HttpTransportBuilder {
         self
     }
 
-    /// Sets how many unused connections are kept for each scheme, host and port. Default 128.
+    /// Sets how many unused connections are kept for each scheme, host and port. Default 512, as many as attempts are made at once by default.
     #[must_use]
     pub fn with_max_idle_per_host(mut self, count: usize) -> Self {
         self.max_idle_per_host = count;
