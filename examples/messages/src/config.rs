@@ -1,5 +1,7 @@
 //! Settings, all of them environment variables.
 
+use std::ffi::OsString;
+
 use http::HeaderName;
 use tracing::Level;
 use webhook_core::verify::{HmacVerifier, LiveSecrets};
@@ -25,6 +27,8 @@ pub(crate) struct Config {
 pub(crate) enum ConfigError {
     #[error("WEBHOOK_SECRET is not set: it is the key that senders sign with, and nothing is accepted without it")]
     NoSecret,
+    #[error("{0} is not UTF-8")]
+    NotUtf8(&'static str),
     #[error("DATABASE_URL must be sqlite://PATH or postgres://USER@HOST/DATABASE")]
     Database,
     #[error("LOG_LEVEL `{0}` is none of trace, debug, info, warning, error and critical")]
@@ -33,15 +37,18 @@ pub(crate) enum ConfigError {
 
 impl Config {
     /// An empty variable counts as unset.
-    pub(crate) fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let variable = |name| variable(name).filter(|value| !value.is_empty());
-        let secret = variable("WEBHOOK_SECRET").ok_or(ConfigError::NoSecret)?;
+    pub(crate) fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let variable = |name| match variable(name).filter(|value| !value.is_empty()) {
+            Some(value) => value.into_string().map(Some).map_err(|_| ConfigError::NotUtf8(name)),
+            None => Ok(None),
+        };
+        let secret = variable("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)?;
         let secrets = LiveSecrets::one(secret).map_err(|_| ConfigError::NoSecret)?;
-        let database = variable("DATABASE_URL").unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-        let log_level = variable("LOG_LEVEL").unwrap_or_else(|| "info".to_owned());
+        let database = variable("DATABASE_URL")?.unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+        let log_level = variable("LOG_LEVEL")?.unwrap_or_else(|| "info".to_owned());
         Ok(Self {
             verifier: HmacVerifier::new(SIGNATURE, secrets),
-            listen: variable("LISTEN_ADDR").unwrap_or_else(|| DEFAULT_LISTEN.to_owned()),
+            listen: variable("LISTEN_ADDR")?.unwrap_or_else(|| DEFAULT_LISTEN.to_owned()),
             database: Location::parse(&database).ok_or(ConfigError::Database)?,
             log_level: level(&log_level).ok_or(ConfigError::LogLevel(log_level))?,
         })
@@ -65,9 +72,7 @@ mod tests {
     use super::*;
 
     fn config(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::from_env(|name| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        })
+        Config::from_env(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into()))
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use url::form_urlencoded;
 use webhook_core::Timestamp;
 
+use crate::message::fold;
 use crate::refusal::Invalid;
 
 const DEFAULT_LIMIT: i64 = 50;
@@ -41,7 +42,7 @@ impl Filter {
                 "offset" => filter.offset = number("offset", &value, 0..=i64::MAX, "a number from 0 on")?,
                 "from" => filter.from = Some(without_nul("from", plus(value))?),
                 "since" => filter.since = Some(since(&plus(value))?),
-                "q" => filter.q = Some(without_nul("q", value)?.to_lowercase()),
+                "q" => filter.q = Some(fold(&without_nul("q", value)?)),
                 _ => {}
             }
         }
@@ -101,6 +102,11 @@ mod tests {
             assert_eq!(since, Some(1_736_935_200_000_000), "{query}");
         }
         assert_eq!(Filter::parse("since=2025-01-15T10:00:00.000001Z").unwrap().since, Some(1_736_935_200_000_001));
+        assert_eq!(
+            Filter::parse("q=%CE%9F%CE%94%CE%A5%CE%A3").unwrap().q.as_deref(),
+            Some("οδυσ"),
+            "no word ends here"
+        );
         assert_eq!(Filter::parse("q=a+B%C3%89").unwrap().q.as_deref(), Some("a bé"), "elsewhere it is a space");
     }
 

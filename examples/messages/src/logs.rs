@@ -1,5 +1,6 @@
 //! Logs: one JSON object in each line of standard output, its fields at the top.
 
+use std::error::Error;
 use std::fmt;
 
 use serde_json::Value;
@@ -26,6 +27,22 @@ pub(crate) fn start(level: Level) -> Result<(), TryInitError> {
         .with_ansi(false)
         .event_format(Json);
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
+}
+
+/// An error with everything below it, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        let message = error.to_string();
+        // Transparent errors repeat what they carry.
+        if !text.ends_with(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        below = error.source();
+    }
+    text
 }
 
 #[derive(Debug)]
@@ -67,6 +84,10 @@ impl Fields {
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field.name(), format!("{value:?}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.put(field.name(), chain(value));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {

@@ -14,6 +14,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::Parser;
 use config::{Config, ConfigError};
 use database::Database;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -24,19 +25,31 @@ use webhook_axum::ServeOptions;
 /// A setting is wrong.
 const MISUSE: u8 = 2;
 
+/// Receives signed messages, each once, and shows them.
+#[derive(Debug, Parser)]
+#[command(name = "webhook-messages", version, after_help = VARIABLES)]
+struct Arguments {}
+
+const VARIABLES: &str = "Settings are environment variables:
+  WEBHOOK_SECRET  The key that senders sign with; required
+  LISTEN_ADDR     Where to listen [default: 127.0.0.1:8000]
+  DATABASE_URL    sqlite://PATH or postgres://USER@HOST/DATABASE [default: sqlite://data/app.db]
+  LOG_LEVEL       trace, debug, info, warning, error or critical [default: info]";
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(&*error));
+            eprintln!("error: {}", logs::chain(&*error));
             if error.is::<ConfigError>() { MISUSE.into() } else { ExitCode::FAILURE }
         }
     }
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let config = Config::from_env(|name| std::env::var(name).ok())?;
+    Arguments::parse();
+    let config = Config::from_env(|name| std::env::var_os(name))?;
     logs::start(config.log_level)?;
     let shutdown = shutdown::on_signal()?;
     let figures = PrometheusBuilder::new().install_recorder()?;
@@ -50,20 +63,4 @@ async fn run() -> Result<(), Box<dyn Error>> {
     app.database.close().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// An error with everything below it, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        let message = error.to_string();
-        // Transparent errors repeat what they carry.
-        if !text.ends_with(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        below = error.source();
-    }
-    text
 }

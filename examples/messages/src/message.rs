@@ -54,8 +54,14 @@ impl Message {
 
     /// Its text as it is searched.
     pub(crate) fn folded(&self) -> String {
-        self.text.as_deref().map(str::to_lowercase).unwrap_or_default()
+        self.text.as_deref().map(fold).unwrap_or_default()
     }
+}
+
+/// In lower case, each character by itself: a sigma is written otherwise at the end of a word, and a part of a text may
+/// end where no word does.
+pub(crate) fn fold(text: &str) -> String {
+    text.chars().flat_map(char::to_lowercase).collect()
 }
 
 /// A point in time with its zone, which must be UTC.

@@ -2,11 +2,13 @@
 
 use axum::extract::{FromRequestParts as _, MatchedPath, Request};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use tokio::time::Instant;
 use webhook_axum::RequestId;
+
+use crate::refusal::Refusal;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -17,7 +19,19 @@ pub(crate) struct Outcome {
     pub(crate) message_id: Option<String>,
 }
 
+/// In a task of its own: what a caller began who has hung up is done, counted and logged all the same.
 pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    match tokio::spawn(observed(request, next)).await {
+        Ok(response) => response,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down.
+            Err(_) => Refusal::Unavailable.into_response(),
+        },
+    }
+}
+
+async fn observed(request: Request, next: Next) -> Response {
     let start = Instant::now();
     let (mut parts, body) = request.into_parts();
     let Ok(id) = RequestId::from_request_parts(&mut parts, &()).await;

@@ -5,6 +5,7 @@ mod postgres;
 mod sqlite;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use webhook_core::{BatchLost, Clock as _, GroupCommit, SystemClock};
@@ -19,7 +20,9 @@ use crate::message::Message;
 /// Messages that one transaction takes at most.
 const BATCH: usize = 500;
 /// Senders that the statistics list at most.
-const MAX_SENDERS: i64 = 1000;
+const MAX_SENDERS: i64 = 100_000;
+/// How long a database may take for one call.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum DatabaseError {
@@ -27,8 +30,22 @@ pub(crate) enum DatabaseError {
     Sql(#[source] Arc<sqlx::Error>),
     #[error("the folder of the database cannot be created")]
     Folder(#[source] Arc<std::io::Error>),
+    #[error("the table `messages` cannot be used: another program may own one of this name in the same database")]
+    Schema(#[source] Arc<sqlx::Error>),
+    #[error("the database gave no answer in {} s", PATIENCE.as_secs())]
+    Silent,
     #[error(transparent)]
     Lost(#[from] BatchLost),
+}
+
+impl DatabaseError {
+    /// What creating the tables came to: what the database says about them, or whatever keeps it from answering.
+    fn of_schema(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(_) => Self::Schema(Arc::new(error)),
+            other => other.into(),
+        }
+    }
 }
 
 impl From<sqlx::Error> for DatabaseError {
@@ -102,32 +119,37 @@ impl Database {
     }
 
     pub(crate) async fn list(&self, filter: &Filter) -> Result<Page, DatabaseError> {
-        Ok(match &self.backend {
-            Backend::Sqlite(sqlite) => sqlite.list(filter).await?,
-            Backend::Postgres(postgres) => postgres.list(filter).await?,
-        })
+        match &self.backend {
+            Backend::Sqlite(sqlite) => Ok(sqlite.list(filter).await?),
+            Backend::Postgres(postgres) => postgres.list(filter).await,
+        }
     }
 
     pub(crate) async fn stats(&self) -> Result<Stats, DatabaseError> {
-        Ok(match &self.backend {
-            Backend::Sqlite(sqlite) => sqlite.stats().await?,
-            Backend::Postgres(postgres) => postgres.stats().await?,
-        })
+        match &self.backend {
+            Backend::Sqlite(sqlite) => Ok(sqlite.stats().await?),
+            Backend::Postgres(postgres) => postgres.stats().await,
+        }
     }
 
     /// Whether it answers.
     pub(crate) async fn ping(&self) -> Result<(), DatabaseError> {
         match &self.backend {
-            Backend::Sqlite(sqlite) => sqlite.ping().await?,
-            Backend::Postgres(postgres) => postgres.ping().await?,
+            Backend::Sqlite(sqlite) => Ok(sqlite.ping().await?),
+            Backend::Postgres(postgres) => postgres.ping().await,
         }
-        Ok(())
     }
 
+    /// Closes what can be closed soon.
     pub(crate) async fn close(&self) {
-        match &self.backend {
-            Backend::Sqlite(sqlite) => sqlite.close().await,
-            Backend::Postgres(postgres) => postgres.close().await,
+        let closed = async {
+            match &self.backend {
+                Backend::Sqlite(sqlite) => sqlite.close().await,
+                Backend::Postgres(postgres) => postgres.close().await,
+            }
+        };
+        if tokio::time::timeout(PATIENCE, closed).await.is_err() {
+            tracing::warn!("connections to the database are left open: it does not answer");
         }
     }
 }
@@ -136,15 +158,12 @@ impl Backend {
     async fn insert(&self, messages: Vec<Message>) -> Vec<Result<Inserted, DatabaseError>> {
         let now = SystemClock.now().as_millis();
         let outcome = match self {
-            Self::Sqlite(sqlite) => sqlite.insert(&messages, now).await,
+            Self::Sqlite(sqlite) => sqlite.insert(&messages, now).await.map_err(DatabaseError::from),
             Self::Postgres(postgres) => postgres.insert(&messages, now).await,
         };
         match outcome {
             Ok(inserted) => inserted.into_iter().map(Ok).collect(),
-            Err(error) => {
-                let error = DatabaseError::from(error);
-                messages.iter().map(|_| Err(error.clone())).collect()
-            }
+            Err(error) => messages.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, QueryBuilder, Row as _, Sqlite as Db};
+use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, Row as _, Sqlite as Db};
 
-use super::{DatabaseError, Inserted, MAX_SENDERS, Page, Sender, Stats};
+use super::{DatabaseError, Inserted, MAX_SENDERS, PATIENCE, Page, Sender, Stats};
 use crate::filter::Filter;
 use crate::message::Message;
 
@@ -44,7 +44,6 @@ const SENDERS: &str = "
 SELECT from_msisdn, count(*) FROM messages GROUP BY from_msisdn ORDER BY count(*) DESC, from_msisdn LIMIT $1";
 
 const READERS: u32 = 4;
-const BUSY: Duration = Duration::from_secs(5);
 
 /// One connection writes, a few read.
 #[derive(Clone)]
@@ -58,7 +57,7 @@ impl Sqlite {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| DatabaseError::Folder(Arc::new(error)))?;
         }
-        let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY).disable_statement_logging();
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(PATIENCE).disable_statement_logging();
         let writer = options
             .clone()
             .create_if_missing(true)
@@ -67,36 +66,25 @@ impl Sqlite {
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(BUSY)
+                .acquire_timeout(PATIENCE)
                 .idle_timeout(None)
                 .max_lifetime(None)
         };
         let writer = pool(1).connect_with(writer).await?;
-        sqlx::raw_sql(SCHEMA).execute(&writer).await?;
+        sqlx::raw_sql(SCHEMA).execute(&writer).await.map_err(DatabaseError::of_schema)?;
         let readers = pool(READERS).connect_with(options.pragma("query_only", "ON")).await?;
         Ok(Self { writer, readers })
     }
 
     /// All of them in one transaction.
     pub(super) async fn insert(&self, messages: &[Message], now: i64) -> Result<Vec<Inserted>, sqlx::Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let mut outcomes = Vec::with_capacity(messages.len());
-        for message in messages {
-            let done = sqlx::query(INSERT)
-                .bind(&message.message_id)
-                .bind(&message.from)
-                .bind(&message.to)
-                .bind(&message.ts)
-                .bind(message.micros())
-                .bind(&message.text)
-                .bind(message.folded())
-                .bind(now)
-                .execute(&mut *transaction)
-                .await?;
-            outcomes.push(if done.rows_affected() == 0 { Inserted::Duplicate } else { Inserted::Created });
+        let mut connection = self.writer.acquire().await?;
+        let outcome = insert(&mut connection, messages, now).await;
+        if outcome.is_err() {
+            // SQLite itself has rolled back after some errors; the driver takes the transaction to be open then for ever.
+            connection.close_on_drop();
         }
-        transaction.commit().await?;
-        Ok(outcomes)
+        outcome
     }
 
     /// Both queries see the same messages.
@@ -138,6 +126,31 @@ impl Sqlite {
     }
 }
 
+async fn insert(
+    connection: &mut SqliteConnection,
+    messages: &[Message],
+    now: i64,
+) -> Result<Vec<Inserted>, sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let mut outcomes = Vec::with_capacity(messages.len());
+    for message in messages {
+        let done = sqlx::query(INSERT)
+            .bind(&message.message_id)
+            .bind(&message.from)
+            .bind(&message.to)
+            .bind(&message.ts)
+            .bind(message.micros())
+            .bind(&message.text)
+            .bind(message.folded())
+            .bind(now)
+            .execute(&mut *transaction)
+            .await?;
+        outcomes.push(if done.rows_affected() == 0 { Inserted::Duplicate } else { Inserted::Created });
+    }
+    transaction.commit().await?;
+    Ok(outcomes)
+}
+
 fn narrow(query: &mut QueryBuilder<Db>, filter: &Filter) {
     if let Some(from) = &filter.from {
         query.push(" AND from_msisdn = ").push_bind(from.clone());
@@ -158,4 +171,45 @@ fn message(row: &SqliteRow) -> Result<Message, sqlx::Error> {
         ts: row.try_get(3)?,
         text: row.try_get(4)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(id: usize) -> Message {
+        let body = json!({
+            "message_id": format!("m{id}"), "from": "+919876543210", "to": "+14155550100", "ts": "2025-01-15T10:00:00Z",
+            "text": "x".repeat(4096),
+        });
+        Message::parse(body.to_string().as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_over_when_there_is_room_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("app.db")).await.unwrap();
+        // This connection finds its disk full; the next one does not.
+        sqlx::raw_sql("PRAGMA max_page_count = 40").execute(&sqlite.writer).await.unwrap();
+        let mut stored = 0;
+        while sqlite.insert(&[message(stored)], 0).await.is_ok() {
+            stored += 1;
+            assert!(stored < 100, "it is never full");
+        }
+        assert_eq!(sqlite.insert(&[message(stored)], 0).await.unwrap(), [Inserted::Created]);
+        assert_eq!(sqlite.stats().await.unwrap().total_messages, i64::try_from(stored).unwrap() + 1);
+    }
+
+    #[tokio::test]
+    async fn a_table_of_somebody_else_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut other = options.connect().await.unwrap();
+        sqlx::raw_sql("CREATE TABLE messages (message_id TEXT PRIMARY KEY)").execute(&mut other).await.unwrap();
+        let error = Sqlite::open(&path).await.err().unwrap();
+        assert!(matches!(error, DatabaseError::Schema(_)), "{error}");
+    }
 }

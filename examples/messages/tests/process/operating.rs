@@ -32,7 +32,19 @@ async fn settings_that_cannot_work_are_said() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{name}: {error}");
         assert!(error.starts_with("error: ") && !error.contains("canary"), "{error}");
+        assert!(!value.contains("127.0.0.1:1") || error.contains("refused"), "the cause is not said: {error}");
     }
+}
+
+#[tokio::test]
+async fn arguments_are_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let help = output(program(&directory).arg("--help")).await;
+    assert!(help.status.success());
+    assert!(String::from_utf8(help.stdout).unwrap().contains("WEBHOOK_SECRET"));
+    let mistyped = output(program(&directory).arg("--listen=127.0.0.1:0").env("WEBHOOK_SECRET", SECRET)).await;
+    assert_eq!(mistyped.status.code(), Some(2));
+    assert!(!directory.path().join("data").exists());
 }
 
 #[tokio::test]

@@ -49,10 +49,15 @@ impl Service {
     }
 
     pub(crate) async fn start(directory: TempDir, database: Option<TestDatabase>) -> Self {
+        let url = database.as_ref().map(|database| database.url().to_owned());
+        Self { _database: database, ..Self::start_on(directory, url.as_deref()).await }
+    }
+
+    pub(crate) async fn start_on(directory: TempDir, url: Option<&str>) -> Self {
         let mut command = program(&directory);
         command.envs([("WEBHOOK_SECRET", SECRET), ("LISTEN_ADDR", "127.0.0.1:0")]);
-        if let Some(database) = &database {
-            command.env("DATABASE_URL", database.url());
+        if let Some(url) = url {
+            command.env("DATABASE_URL", url);
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = Arc::default();
@@ -67,7 +72,22 @@ impl Service {
             assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "does not listen: {known:?}");
             sleep(Duration::from_millis(5)).await;
         };
-        Self { child, client: Client(addr), lines, directory, _database: database }
+        Self { child, client: Client(addr), lines, directory, _database: None }
+    }
+
+    /// Waits for a line of the log that `wanted` takes.
+    pub(crate) async fn line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let lines = self.lines.lock().unwrap().clone();
+            if let Some(line) =
+                lines.iter().filter_map(|line| serde_json::from_str(line).ok()).find(|line| wanted(line))
+            {
+                return line;
+            }
+            assert!(Instant::now() < deadline, "no such line: {lines:?}");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// kill -9; what is left is a folder.
