@@ -54,6 +54,7 @@ macro_rules! store_conformance {
                 pages_of_subscriptions_show_each_once
                 changes_in_small_steps_give_the_same_as_all_at_once
                 disabled_subscriptions_come_without_patterns_and_again_when_enabled
+                changes_after_what_never_was_tell_the_generation_that_is
                 generations_come_in_order_and_begin_at_zero
             ]
             event: [
