@@ -54,8 +54,8 @@ impl Announcer {
 
     /// The tenant's subscriptions changed.
     pub(crate) fn subscriptions_changed(&self, tenant: &TenantId) {
-        for voice in self.voices.iter().cloned() {
-            let signal = Signal::SubscriptionsChanged(tenant.clone());
+        for voice in &self.voices {
+            let (voice, signal) = (voice.clone(), Signal::SubscriptionsChanged(tenant.clone()));
             tokio::spawn(async move { voice.say(signal).await });
         }
     }
