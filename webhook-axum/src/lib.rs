@@ -4,6 +4,7 @@ mod access_log;
 mod api;
 mod auth;
 mod body;
+mod capture_budget;
 mod captured_body;
 mod client_address;
 mod envelope;
