@@ -15,6 +15,7 @@ mod json;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod options;
+mod page_writer;
 mod problem;
 mod query;
 mod readiness;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use webhook_core::store::{
     CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
-    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture,
+    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture, ReadLimit,
 };
 use webhook_core::{
     CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathId, StoreError, SubscriptionId, TenantId, Timestamp,
@@ -91,6 +91,9 @@ impl CaptureStore for PostgresStore {
         page: PageRequest,
         body_limit: u32,
     ) -> Result<Page<CapturedRequest>, StoreError> {
+        if filter.text.as_ref().is_some_and(|text| !text.is_empty()) {
+            return self.search(tenant, path_id, filter, page, body_limit).await;
+        }
         let mut session = self.reader().await?;
         let done = captured::list(&mut session.conn(), tenant, path_id, filter, page, body_limit).await;
         self.end(session, done).await
@@ -101,7 +104,7 @@ impl CaptureStore for PostgresStore {
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         let mut session = self.reader().await?;
         let done = captured::after(&mut session.conn(), tenant, path_id, after, limit).await;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use webhook_core::store::{
     CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
-    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture,
+    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture, ReadLimit,
 };
 use webhook_core::{
     CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathId, StoreError, SubscriptionId, TenantId, Timestamp,
@@ -85,7 +85,7 @@ impl CaptureStore for SqliteStore {
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         Ok(captured::after(&mut *self.reader().await?, tenant, path_id, after, limit).await?)
     }

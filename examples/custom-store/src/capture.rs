@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use async_trait::async_trait;
 use webhook_core::store::{
     CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
-    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, StoredKey,
+    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, ReadLimit, StoredKey,
 };
 use webhook_core::{
     CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, Sealed, StoreError, TenantId, Timestamp,
@@ -152,11 +152,11 @@ impl CaptureStore for JournalStore {
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         self.read(|tables| {
             let rows = tables.captured(tenant, path_id).filter(|row| after.is_none_or(|after| row.id > after));
-            rows.take(limit as usize).map(CapturedRow::captured).collect()
+            limit.of(rows, |row| row.kept()).map(CapturedRow::captured).collect()
         })
     }
 

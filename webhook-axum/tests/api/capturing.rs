@@ -380,7 +380,7 @@ async fn a_body_that_stalls_or_drips_is_given_up_and_kept_so_far() {
     host.send(incoming("POST", &uri).body(drip(20 << 10, 1, 8 << 10)).unwrap()).await.expect(200);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_burst_of_large_bodies_waits_for_its_share_and_is_stored() {
     let host = host_with_budget(1 << 20, 8 << 20);
     let path = host.path(json!({})).await;

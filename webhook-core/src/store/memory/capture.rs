@@ -12,7 +12,8 @@ use super::state::State;
 use crate::capture::{CaptureFilter, CapturedRequest, PathId};
 use crate::store::{
     CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
-    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, StoreError, StoredKey,
+    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, ReadLimit, StoreError,
+    StoredKey,
 };
 use crate::{CaptureId, PathKey, Sealed, TenantId, Timestamp};
 
@@ -211,12 +212,13 @@ impl CaptureStore for MemoryStore {
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         let state = self.state();
         let Some(row) = state.captures.path(tenant, path_id) else { return Ok(Vec::new()) };
         let start = after.map_or(Unbounded, Excluded);
-        Ok(row.requests.range((start, Unbounded)).take(limit as usize).map(|(_, request)| request.clone()).collect())
+        let oldest = row.requests.range((start, Unbounded)).map(|(_, request)| request);
+        Ok(limit.of(oldest, |request| request.body_kept).cloned().collect())
     }
 
     async fn remove_captured(&self, tenant: &TenantId, path_id: &PathId, id: CaptureId) -> Result<bool, StoreError> {

@@ -118,7 +118,7 @@ macro_rules! wrap_store {
                 tenant: &TenantId, path_id: &PathId, filter: &CaptureFilter, page: PageRequest, body_limit: u32
             ) -> Page<CapturedRequest>;
             captured_after(
-                tenant: &TenantId, path_id: &PathId, after: Option<CaptureId>, limit: u32
+                tenant: &TenantId, path_id: &PathId, after: Option<CaptureId>, limit: ReadLimit
             ) -> Vec<CapturedRequest>;
             remove_captured(tenant: &TenantId, path_id: &PathId, id: CaptureId) -> bool;
             remove_captured_through(tenant: &TenantId, path_id: &PathId, through: CaptureId, limit: u32) -> u64;
