@@ -1,6 +1,6 @@
 //! Searches of captured requests take no connection from those who capture.
 
-#![expect(clippy::expect_used, reason = "a broken test panics")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken test panics")]
 
 mod scene;
 

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::{AcceptItem, KeyedAnswer, Page, PageRequest, StoreError};
+use super::{AcceptItem, IdempotencyKey, KeyedAnswer, Page, PageRequest, StoreError};
 use crate::capture::{CaptureFilter, CapturedRequest, PathId, PathSettings};
 use crate::{CaptureId, PathKey, PathVersion, Sealed, TenantId, Timestamp};
 
@@ -211,6 +211,20 @@ pub trait CaptureStore: Debug + Send + Sync + 'static {
     ///   another one is a conflict, also where the name is taken. The time now is the record's `created_at`.
     /// - Of concurrent calls with one name exactly one creates.
     async fn insert_path(&self, record: &PathRecord, key: Option<&KeyedAnswer>) -> Result<PathInserted, StoreError>;
+
+    /// What [`CaptureStore::insert_path`] under this key would answer before it looks at anything else; none where the key
+    /// is free.
+    ///
+    /// # Contract
+    ///
+    /// - The same fingerprint gives the first answer back, another one is a conflict, until the key's time is over by
+    ///   `now`; another tenant's key does not count. Nothing is changed.
+    async fn keyed_path(
+        &self,
+        tenant: &TenantId,
+        key: &IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<PathInserted>, StoreError>;
 
     /// Replaces a path's settings, response and end, and its `updated_at`.
     ///

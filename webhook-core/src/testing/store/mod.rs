@@ -145,6 +145,7 @@ macro_rules! store_conformance {
                 a_path_comes_back_as_it_was_given
                 a_path_id_is_taken_over_all_tenants_and_the_key_not_used_up
                 a_key_used_again_for_a_path_gives_the_first_answer
+                what_a_key_of_a_path_stands_for_is_told_and_nothing_is_created
                 of_64_concurrent_calls_with_one_path_id_exactly_one_creates
                 an_updated_path_has_the_next_version_and_what_was_given
                 a_path_of_another_version_or_tenant_or_deleted_is_not_updated

@@ -106,6 +106,7 @@ macro_rules! wrap_store {
     (@CaptureStore $wrapper:ty) => {
         $crate::wrap_store! { @methods $wrapper; CaptureStore {
             insert_path(record: &PathRecord, key: Option<&KeyedAnswer>) -> PathInserted;
+            keyed_path(tenant: &TenantId, key: &IdempotencyKey, now: Timestamp) -> Option<PathInserted>;
             update_path(record: &PathRecord) -> PathUpdated;
             delete_path(tenant: &TenantId, path_id: &PathId) -> bool;
             find_path(path_id: &PathId) -> Option<PathRecord>;
