@@ -30,6 +30,10 @@ use first_request::FirstRequest;
 /// After an accept that failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes that a connection reads ahead at most, and with them those of a request's head: beyond that 431. What a body
+/// that is not wanted yet takes of memory is this, for each connection.
+const CONNECTION_BUFFER: usize = 128 << 10;
+
 /// Deadlines and limits of [`serve`], each with its default.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -85,7 +89,11 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 
 fn http(options: &ServeOptions) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_buf_size(CONNECTION_BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
