@@ -30,9 +30,13 @@ use first_request::FirstRequest;
 /// After an accept that failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes that a connection reads ahead at most, and with them those of a request's head: beyond that 431. What a body
-/// that is not wanted yet takes of memory is this, for each connection.
+/// Bytes that an HTTP/1 connection reads ahead at most: what a body that is not wanted yet takes of memory. A request's
+/// head has room in it too, and gets 431 beyond.
 const CONNECTION_BUFFER: usize = 128 << 10;
+/// The same for a request on an HTTP/2 connection …
+const STREAM_WINDOW: u32 = 64 << 10;
+/// … and for all on it together: some that wait leave room for others.
+const CONNECTION_WINDOW: u32 = 512 << 10;
 
 /// Deadlines and limits of [`serve`], each with its default.
 #[derive(Clone, Debug)]
@@ -97,6 +101,8 @@ fn http(options: &ServeOptions) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(options.max_streams)
         .keep_alive_interval(options.body_timeout)
         .keep_alive_timeout(options.header_timeout);

@@ -252,6 +252,10 @@ async fn send_all(place: &Place) {
     accepted += usize::from(status == Some(200));
     assert!(status.is_some_and(|status| status == 200 || (400..500).contains(&status)), "{status:?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for query in ["method=%00", "method=%00&q=x", "method=P%00ST&offset=0", "q=%00no%00such%00text&limit=1"] {
+        let none = client.get(&format!("/api/paths/p/logs?{query}")).await.unwrap().expect(200);
+        assert_eq!(none["data"], json!([]), "{query}");
+    }
     let stats = client.get("/api/paths/p/stats").await.unwrap().expect(200);
     let exported = client.get("/api/paths/p/logs?limit=1000&include_body=false").await.unwrap().expect(200);
     let logs = exported["data"].as_array().unwrap();
