@@ -58,9 +58,10 @@ macro_rules! candidates {
     };
 }
 
+// `next_at >= 0`: by the index that is for what is due first.
 const OLDEST: &str = candidates!(
     "SELECT * FROM webhook.delivery
-     WHERE state = 0 AND NOT leased AND next_at <= $1 AND next_at >= $3
+     WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at <= $1 AND next_at >= $3
      ORDER BY next_at, id LIMIT $2 FOR UPDATE SKIP LOCKED"
 );
 
@@ -231,7 +232,8 @@ async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]
 /// When the next delivery is due that is not due yet, and not leased.
 async fn next_due(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>) -> Result<Option<Timestamp>, Fault> {
     let next: Option<i64> = sqlx::query_scalar(
-        "SELECT next_at FROM webhook.delivery WHERE state = 0 AND NOT leased AND next_at > $1 ORDER BY next_at LIMIT 1",
+        "SELECT next_at FROM webhook.delivery
+         WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at > $1 ORDER BY next_at LIMIT 1",
     )
     .bind(ask.now.as_millis())
     .persistent(conn.persistent)

@@ -69,12 +69,12 @@ async fn backlog(conn: &mut Conn<'_>, now: Timestamp) -> Result<Backlog, Fault> 
     let row = sqlx::query(
         "SELECT
            (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery
-              WHERE state = 0 AND NOT leased AND next_at <= $1 LIMIT $2) AS d) AS due,
+              WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at <= $1 LIMIT $2) AS d) AS due,
            (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery
-              WHERE state = 0 AND NOT leased AND next_at > $1 LIMIT $2) AS d) AS later,
+              WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at > $1 LIMIT $2) AS d) AS later,
            (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery WHERE state = 0 AND leased LIMIT $2) AS d) AS leased,
            (SELECT next_at FROM webhook.delivery
-              WHERE state = 0 AND NOT leased AND next_at <= $1 ORDER BY next_at LIMIT 1) AS oldest_due",
+              WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at <= $1 ORDER BY next_at LIMIT 1) AS oldest_due",
     )
     .bind(now.as_millis())
     .bind(COUNTED)
