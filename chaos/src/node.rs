@@ -113,7 +113,11 @@ fn options(settings: &NodeSettings) -> Options {
     options.timeout = ATTEMPT;
     options.max_timeout = ATTEMPT;
     options.lease_margin = Duration::from_secs(settings.lease).saturating_sub(ATTEMPT);
-    options.grace = Duration::from_secs(5);
+    options.grace = Duration::from_secs(settings.lease / 3);
+    if let Some(keep) = settings.keep {
+        options.retention = Duration::from_secs(keep);
+        options.cleanup_interval = Duration::from_millis(500);
+    }
     options
 }
 

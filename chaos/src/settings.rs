@@ -110,6 +110,10 @@ pub(crate) struct NodeSettings {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) clock_offset_ms: i64,
 
+    /// Seconds that events are kept after the end of their last delivery; what is older is removed at once [default: 72 h]
+    #[arg(long)]
+    pub(crate) keep: Option<u64>,
+
     #[arg(long)]
     pub(crate) plant: Option<Plant>,
 
