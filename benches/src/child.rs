@@ -54,6 +54,8 @@ impl Part {
 pub(crate) struct Usage {
     pub(crate) cpu_seconds: f64,
     pub(crate) peak_mib: f64,
+    /// Resident now.
+    pub(crate) mib: f64,
 }
 
 impl Usage {
@@ -68,8 +70,10 @@ impl Usage {
         let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse().ok()).unwrap_or(0.0);
         let status = std::fs::read_to_string(folder.join("status")).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0);
-        Self { cpu_seconds: (ticks(11) + ticks(12)) / 100.0, peak_mib: kib / 1024.0 }
+        let mib = |name| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+        };
+        Self { cpu_seconds: (ticks(11) + ticks(12)) / 100.0, peak_mib: mib("VmHWM:"), mib: mib("VmRSS:") }
     }
 }

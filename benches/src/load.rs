@@ -30,6 +30,11 @@ impl Caller {
         Self::Http(Box::new(Client::builder(TokioExecutor::new()).build(connector)), addr)
     }
 
+    /// Sends a body of JSON to the API.
+    pub(crate) async fn send(&self, path: &str, body: String) -> Result<(), Error> {
+        self.post(path, body).await
+    }
+
     pub(crate) async fn subscribe(&self, url: &str) -> Result<(), Error> {
         match self {
             Self::Library(webhooks) => {

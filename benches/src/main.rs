@@ -8,6 +8,7 @@ mod engine;
 mod floor;
 mod histogram;
 mod load;
+mod neighbours;
 mod receiver;
 mod run;
 
@@ -75,6 +76,8 @@ enum Part {
     },
     /// Sends requests to a capture path, beside bare inserts of the same rows.
     Captures(captures::Plan),
+    /// Healthy endpoints beside one that hangs, drips or floods: how late their deliveries are, and what memory it takes.
+    Neighbours(neighbours::Plan),
     /// The receiver (started by the program itself).
     Receiver,
     /// The engine behind HTTP (started by the program itself).
@@ -138,6 +141,7 @@ fn main() -> Result<(), Error> {
             Some(Part::Engine { store, queue, role, database }) => engine::serve(store, &queue, role, &database).await,
             Some(Part::Claims { rows }) => claims::all(arguments.plan.folder.as_deref(), rows).await,
             Some(Part::Captures(plan)) => captures::all(plan).await,
+            Some(Part::Neighbours(plan)) => neighbours::all(plan).await,
             None => run::all(arguments.plan).await,
         }
     })

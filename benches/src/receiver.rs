@@ -1,7 +1,9 @@
-//! A receiver that costs as little as possible: answers 200, counts, and knows how old each payload is.
+//! A receiver that costs as little as possible: answers 200, counts, and knows how old each payload is. On some paths it
+//! is a bad neighbour.
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +51,9 @@ async fn connection(mut stream: TcpStream, ages: Rc<RefCell<Vec<u64>>>) -> std::
                 return Ok(());
             }
         }
+        if let Some(temper) = Temper::of(&buffer) {
+            return temper.show(stream).await;
+        }
         if buffer.starts_with(b"POST") {
             let sent = sent_at(&buffer[head..head + length]);
             ages.borrow_mut().push(nanos().saturating_sub(sent) / 1000);
@@ -68,6 +73,49 @@ async fn connection(mut stream: TcpStream, ages: Rc<RefCell<Vec<u64>>>) -> std::
             stream.write_all(answer.as_bytes()).await?;
         }
         buffer.drain(..head + length);
+    }
+}
+
+/// How an endpoint behaves that does others no good.
+#[derive(Clone, Copy, Debug)]
+enum Temper {
+    /// It never answers.
+    Hangs,
+    /// It answers a byte a second, for ever.
+    Drips,
+    /// It answers 300 MB.
+    Floods,
+}
+
+impl Temper {
+    fn of(request: &[u8]) -> Option<Self> {
+        [("POST /hang", Self::Hangs), ("POST /drip", Self::Drips), ("POST /flood", Self::Floods)]
+            .into_iter()
+            .find_map(|(start, temper)| request.starts_with(start.as_bytes()).then_some(temper))
+    }
+
+    async fn show(self, mut stream: TcpStream) -> std::io::Result<()> {
+        const LENGTH: usize = 300_000_000;
+        if !matches!(self, Self::Hangs) {
+            stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n").as_bytes()).await?;
+        }
+        match self {
+            Self::Hangs => {
+                // Until the other side gives up.
+                while stream.read(&mut [0; 1024]).await? > 0 {}
+            }
+            Self::Drips => loop {
+                stream.write_all(b"x").await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            },
+            Self::Floods => {
+                let piece = vec![b'x'; 65_536];
+                for _ in 0..LENGTH.div_ceil(piece.len()) {
+                    stream.write_all(&piece).await?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -224,6 +224,7 @@ fn usage(parts: &[Part]) -> Usage {
     parts.iter().map(Part::usage).fold(Usage::default(), |sum, part| Usage {
         cpu_seconds: sum.cpu_seconds + part.cpu_seconds,
         peak_mib: sum.peak_mib + part.peak_mib,
+        mib: sum.mib + part.mib,
     })
 }
 

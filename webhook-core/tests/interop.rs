@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests: a broken promise panics")]
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -16,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
+use sha1::Sha1;
 use sha2::Sha256;
 use webhook_core::verify::{
     GitHub, Inbound, LiveSecrets, Slack, StandardWebhooks, Stripe, Twilio, Verifier, VerifyFailure,
@@ -196,6 +198,44 @@ fn libraries_of_npm_agree() {
     both_agree(&[("standard", WHSEC), ("github", "It's a Secret to Everybody")], node);
 }
 
+/// As Twilio documents it: HMAC-SHA1 of the URL with the names and values of the form, in their order and each once.
+fn twilio_code(secret: &str, url: &str, form: &Value) -> String {
+    let mut content = url.to_owned();
+    for (name, value) in form.as_object().unwrap() {
+        let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+        let values: BTreeSet<_> = values.iter().map(|value| value.as_str().unwrap()).collect();
+        content.extend(values.into_iter().flat_map(|value| [name, value]));
+    }
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(content.as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}
+
+#[test]
+fn twilios_library_agrees_about_json() {
+    let verifier = Twilio::new(secrets("12345"));
+    let mut checks = Vec::new();
+    for body in BODIES {
+        let digest = hex::encode(<Sha256 as sha2::Digest>::digest(body));
+        let url = format!("https://mycompany.com/a?foo=1&bodySHA256={digest}");
+        let case = json!({ "do": "sign", "scheme": "twilio-json", "secret": "12345", "url": url, "body": body });
+        let signed = python(&[case.clone()]).remove(0);
+        let mut headers = headers(&signed);
+        headers.insert("content-type", "application/json".parse().unwrap());
+        let request = |body| Inbound::new(&headers, body).with_url(&url);
+        assert!(verifier.verify(&request(body.as_bytes()), Timestamp::EPOCH).is_ok(), "{case}");
+        assert!(verifier.verify(&request(b"{}"), Timestamp::EPOCH).is_err(), "{case}");
+        let mut check = case;
+        check["do"] = json!("verify");
+        check["headers"] = json!({ "x-twilio-signature": twilio_code("12345", &url, &json!({})) });
+        checks.push(check.clone());
+        check["body"] = json!("{}");
+        checks.push(check);
+    }
+    let verdicts = python(&checks);
+    assert!(verdicts.chunks(2).all(|pair| pair == [json!(true), json!(false)]), "{verdicts:?}");
+}
+
 #[test]
 fn twilios_library_agrees() {
     let forms = [
@@ -229,6 +269,11 @@ fn twilios_library_agrees() {
         checks.push(check);
     }
     assert!(python(&checks).iter().all(|verdict| *verdict == json!(true)), "it does not believe itself");
+    for check in &mut checks {
+        let code = twilio_code("12345", check["url"].as_str().unwrap(), &check["form"]);
+        check["headers"] = json!({ "x-twilio-signature": code });
+    }
+    assert!(python(&checks).iter().all(|verdict| *verdict == json!(true)), "what is signed here is not believed there");
     let own = STANDARD.encode(hmac("12345", TWILIO_URL));
     let mut foreign = checks[3].clone();
     foreign["headers"] = json!({ "x-twilio-signature": own });

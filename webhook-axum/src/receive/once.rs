@@ -26,7 +26,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// - Messages without an id are handled each time they come: see [`VerifyLayer::message_id`](super::VerifyLayer::message_id).
 /// - A repeat is answered as the first one was: its status, headers and up to 64 KiB of body, without cookies.
 /// - A repeat that comes while the first one is handled waits for its answer, and gets 409 when that takes too long.
-/// - A handler that answers 5xx, 408, 409, 425 or 429, or panics, has failed: nothing is remembered, and a repeat is handled.
+/// - A handler that answers anything but 2xx, or panics, has failed: nothing is remembered, and a repeat is handled. To
+///   senders such an answer is a failure, too: they send again (Standard Webhooks, "Retries and failures").
 /// - Another body under a known id gets 409.
 /// - When the store is away nothing is handled, and the answer is 503.
 ///
@@ -126,7 +127,7 @@ where
 {
     // It was ready already; a service that was not would be called too early.
     match AssertUnwindSafe(inner.oneshot(request)).catch_unwind().await {
-        Ok(Ok(response)) if !has_failed(response.status()) => {
+        Ok(Ok(response)) if response.status().is_success() => {
             let (response, answer) = Answer::of(response).await;
             remember(handling, &answer).await;
             Ok(response)
@@ -141,15 +142,6 @@ where
             Ok(Problem::internal().into_response())
         }
     }
-}
-
-/// The handler wants the message again.
-fn has_failed(status: StatusCode) -> bool {
-    status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
-        )
 }
 
 async fn remember(handling: Handling, answer: &[u8]) {

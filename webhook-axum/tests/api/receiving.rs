@@ -100,6 +100,7 @@ impl Handler {
             match &message.body[..] {
                 b"panic" if run == 1 => panic!("as wanted"),
                 b"fail" if run == 1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+                b"refuse" if run == 1 => StatusCode::UNPROCESSABLE_ENTITY.into_response(),
                 b"long" => "x".repeat(70_000).into_response(),
                 _ => (StatusCode::CREATED, [("x-run", run.to_string())], format!("run {run}")).into_response(),
             }
@@ -217,10 +218,10 @@ async fn a_repeat_is_answered_as_the_first_one_was() {
 
 #[tokio::test]
 async fn a_failed_message_is_handled_again() {
-    for body in ["fail", "panic"] {
+    for body in ["fail", "refuse", "panic"] {
         let handler = Handler::default();
         let app = handler.app(once());
-        assert!(ask(&app, delivery("d1", body)).await.0 >= 500);
+        assert!(ask(&app, delivery("d1", body)).await.0 >= 422);
         assert_eq!(ask(&app, delivery("d1", body)).await, (201, "run 2".to_owned()), "{body}");
         assert_eq!(ask(&app, delivery("d1", body)).await, (201, "run 2".to_owned()), "{body}");
     }

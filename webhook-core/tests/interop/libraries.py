@@ -45,6 +45,10 @@ def twilio_sign(case):
     return {"x-twilio-signature": validator.compute_signature(case["url"], Form(case["form"]))}
 
 
+def twilio_json_sign(case):
+    return {"x-twilio-signature": RequestValidator(case["secret"]).compute_signature(case["url"], {})}
+
+
 def standard_verify(case):
     Webhook(case["secret"]).verify(case["body"], case["headers"])
     return True
@@ -64,8 +68,15 @@ def twilio_verify(case):
     return RequestValidator(case["secret"]).validate(case["url"], Form(case["form"]), signature)
 
 
-SIGN = {"standard": standard_sign, "stripe": stripe_sign, "slack": slack_sign, "twilio": twilio_sign}
-VERIFY = {"standard": standard_verify, "stripe": stripe_verify, "slack": slack_verify, "twilio": twilio_verify}
+def twilio_json_verify(case):
+    signature = case["headers"]["x-twilio-signature"]
+    return RequestValidator(case["secret"]).validate(case["url"], case["body"], signature)
+
+
+SIGN = {"standard": standard_sign, "stripe": stripe_sign, "slack": slack_sign, "twilio": twilio_sign,
+        "twilio-json": twilio_json_sign}
+VERIFY = {"standard": standard_verify, "stripe": stripe_verify, "slack": slack_verify, "twilio": twilio_verify,
+          "twilio-json": twilio_json_verify}
 
 
 def answer(case):
