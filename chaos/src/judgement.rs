@@ -38,7 +38,7 @@ pub(crate) struct Report {
 }
 
 /// Beyond the baseline a server may keep its connections to the database, and a few to the endpoints.
-const MORE_DESCRIPTORS: usize = crate::node::CONNECTIONS as usize + 40;
+pub(crate) const SPARE_DESCRIPTORS: usize = crate::node::CONNECTIONS as usize + 40;
 /// MiB.
 const MEMORY: u64 = 256;
 
@@ -86,7 +86,7 @@ impl Report {
         if account.duplicates * 100 > account.deliveries {
             wrong.push(format!("duplicates above 1 %: {} of {}", account.duplicates, account.deliveries));
         }
-        if self.descriptors > self.baseline + MORE_DESCRIPTORS {
+        if self.descriptors > self.baseline + SPARE_DESCRIPTORS {
             wrong
                 .push(format!("descriptors not back at the baseline of {} (C18): {}", self.baseline, self.descriptors));
         }

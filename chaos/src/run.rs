@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::account::{Account, Circumstances, STEPS};
 use crate::fault::Fault;
-use crate::judgement::Report;
+use crate::judgement::{Report, SPARE_DESCRIPTORS};
 use crate::ledger::{Endpoint, Ledger, PAYLOAD_CANARY, SLOTS, TENANTS};
 use crate::load::{Load, Plan};
 use crate::receiver::Receiver;
@@ -27,8 +27,8 @@ use crate::{audit, process};
 /// Before the first fault.
 const WARM_UP: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(250);
-/// How long connections may take to be closed that nobody uses.
-const SETTLING: Duration = Duration::from_secs(10);
+/// How long connections may take to be closed that nobody uses, and requests that nobody gave up to end.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// Runs and reports.
 pub(crate) async fn run(settings: &RunSettings) -> ExitCode {
@@ -85,8 +85,7 @@ impl Run {
             let made = client.send("POST", "/api/paths", &Site::key(tenant), b"{}").await.unwrap().expect(201);
             paths.push(made["path_id"].as_str().unwrap().to_owned());
         }
-        let baseline = site.pids().into_iter().filter_map(process::descriptors).max().unwrap_or(0);
-        Self {
+        let mut run = Self {
             settings: settings.clone(),
             ledger,
             receiver,
@@ -94,11 +93,18 @@ impl Run {
             subscriptions,
             paths,
             secrets,
-            baseline,
+            baseline: 0,
             done: Vec::new(),
             freezes: Vec::new(),
             recoveries: Vec::new(),
-        }
+        };
+        run.baseline = run.descriptors();
+        run
+    }
+
+    /// The most that a server has open.
+    fn descriptors(&self) -> usize {
+        self.site.pids().into_iter().filter_map(process::descriptors).max().unwrap_or(0)
     }
 
     async fn carry_out(mut self) -> Report {
@@ -126,14 +132,13 @@ impl Run {
         }
         let drained = self.drain(deadline).await.then(|| last_fault.elapsed());
 
-        sleep(SETTLING).await;
         let settled = async {
-            while self.receiver.open() > 0 {
+            while self.receiver.open() > 0 || self.descriptors() > self.baseline + SPARE_DESCRIPTORS {
                 sleep(POLL).await;
             }
         };
-        let _ = timeout(Duration::from_secs(30), settled).await;
-        let descriptors = self.site.pids().into_iter().filter_map(process::descriptors).max().unwrap_or(0);
+        let _ = timeout(SETTLING, settled).await;
+        let descriptors = self.descriptors();
         let busy_sessions = self.number("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'webhook' AND state <> 'idle' AND state_change < now() - interval '1 s'").await;
         let fenced = self.site.figure("webhook_results_fenced_total").await;
         let unclean = usize::from(!self.site.stop().await);
