@@ -50,8 +50,9 @@ impl Scene {
         let node = scene.start(&[]).await;
         let target = format!("http://{}/", scene.endpoint.addr);
         let wanted = json!({"target_url": target, "timeout_seconds": 2, "retry": {"schedule": [0.2, 0.5, 0.5, 1, 1]}});
-        let made = scene.ask(&node, "POST", "/subscriptions", &wanted).await.expect("an answer");
-        assert_eq!(made.0, 201, "{}", made.1);
+        let body = wanted.to_string();
+        let made = Client::new(node.addr).send("POST", "/subscriptions", KEY, body.as_bytes()).await;
+        made.expect("an answer").expect(201);
         assert!(node.stop().await);
         scene
     }
