@@ -127,7 +127,7 @@ async fn open(settings: &NodeSettings) -> Result<Opened, Box<dyn Error>> {
     loop {
         match try_open(&settings.database_url).await {
             Err(error) if start.elapsed() < PATIENCE => {
-                tracing::warn!(%error, "the database is not available yet; trying on");
+                tracing::warn!(?error, "the database is not available yet; trying on");
                 sleep(PAUSE).await;
             }
             outcome => return outcome,

@@ -22,11 +22,6 @@ pub(crate) struct Process {
 impl Process {
     /// This program as a server with those arguments, once it listens. What it logs goes to that file.
     pub(crate) async fn start(program: &Path, arguments: &[String], log: &Path) -> Self {
-        Self::try_start(program, arguments, log).await.expect("the server listens")
-    }
-
-    /// The same; how it ended, if it did before it listened.
-    pub(crate) async fn try_start(program: &Path, arguments: &[String], log: &Path) -> Result<Self, ExitStatus> {
         let file = File::options().create(true).append(true).open(log).expect("the log opens");
         let mut child = Command::new(program)
             .arg("node")
@@ -42,8 +37,8 @@ impl Process {
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let line = timeout(PATIENCE, lines.next_line()).await.expect("a server starts in time").expect("it is text");
         match line.as_deref().and_then(|line| line.strip_prefix("listening ")) {
-            Some(addr) => Ok(Self { child, pid, addr: addr.parse().expect("an address") }),
-            None => Err(child.wait().await.expect("a child can be waited for")),
+            Some(addr) => Self { child, pid, addr: addr.parse().expect("an address") },
+            None => panic!("the server did not start:\n{}", fs::read_to_string(log).unwrap_or_default()),
         }
     }
 
