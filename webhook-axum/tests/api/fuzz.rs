@@ -140,7 +140,7 @@ fn no_cursor_and_no_query_is_a_5xx_or_shows_what_is_anothers() {
         }
         Ok(())
     };
-    let list = prop::sample::select(&lists[..]);
+    let list = prop::sample::select(lists.to_vec());
     fuzz(&(list.clone(), changes()), |(list, changes)| {
         ask(list, &format!("cursor={}", String::from_utf8_lossy(&changed(cursor.as_bytes(), &changes))))
     });
