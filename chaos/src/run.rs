@@ -27,8 +27,12 @@ use crate::{audit, process};
 /// Before the first fault.
 const WARM_UP: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(250);
-/// How long connections may take to be closed that nobody uses, and requests that nobody gave up to end.
-const SETTLING: Duration = Duration::from_secs(30);
+/// How long connections may take to be closed that nobody uses, and requests that nobody gave up to end. PostgreSQL ends a
+/// transaction whose client the network has forgotten after 60 s.
+const SETTLING: Duration = Duration::from_secs(75);
+/// Sessions of servers that are in the middle of something.
+const BUSY: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'webhook' AND state <> 'idle' \
+                    AND state_change < now() - interval '1 s'";
 
 /// Runs and reports.
 pub(crate) async fn run(settings: &RunSettings) -> ExitCode {
@@ -133,13 +137,15 @@ impl Run {
         let drained = self.drain(deadline).await.then(|| last_fault.elapsed());
 
         let settled = async {
-            while self.receiver.open() > 0 || self.descriptors() > self.baseline + SPARE_DESCRIPTORS {
+            while self.receiver.open() > 0
+                || self.descriptors() > self.baseline + SPARE_DESCRIPTORS
+                || self.number(BUSY).await > 0
+            {
                 sleep(POLL).await;
             }
         };
         let _ = timeout(SETTLING, settled).await;
-        let descriptors = self.descriptors();
-        let busy_sessions = self.number("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'webhook' AND state <> 'idle' AND state_change < now() - interval '1 s'").await;
+        let (descriptors, busy_sessions) = (self.descriptors(), self.number(BUSY).await);
         let fenced = self.site.figure("webhook_results_fenced_total").await;
         let unclean = usize::from(!self.site.stop().await);
         let known =
