@@ -90,14 +90,7 @@ impl Account {
 
     /// Accepted and stored; the number of each event that is.
     async fn events(&mut self, database: &mut PgConnection, known: &Circumstances<'_>) -> HashMap<Uuid, u32> {
-        let acknowledged = known.ledger.acknowledged();
-        let numbers: HashMap<_, _> = acknowledged.iter().map(|(n, event)| (event.id, *n)).collect();
-        self.acknowledged = acknowledged.len();
-        self.retried = acknowledged.values().filter(|event| event.tries > 1).count();
-        self.expected = acknowledged.values().map(|event| event.deliveries as usize).sum();
-        // Two events with one id would be one too few.
-        self.lost += acknowledged.len() - numbers.len();
-        drop(acknowledged);
+        let numbers = self.acknowledgements(known);
         let mut found = 0;
         let mut rows = sqlx::query_as::<_, (Uuid, Vec<u8>)>("SELECT id, payload FROM webhook.event").fetch(database);
         while let Some((id, payload)) = rows.try_next().await.unwrap() {
@@ -111,6 +104,18 @@ impl Account {
             }
         }
         self.lost += numbers.len() - found;
+        numbers
+    }
+
+    /// What callers were told; the number of each event.
+    fn acknowledgements(&mut self, known: &Circumstances<'_>) -> HashMap<Uuid, u32> {
+        let acknowledged = known.ledger.acknowledged();
+        let numbers: HashMap<_, _> = acknowledged.iter().map(|(n, event)| (event.id, *n)).collect();
+        self.acknowledged = acknowledged.len();
+        self.retried = acknowledged.values().filter(|event| event.tries > 1).count();
+        self.expected = acknowledged.values().map(|event| event.deliveries as usize).sum();
+        // Two events with one id would be one too few.
+        self.lost += acknowledged.len() - numbers.len();
         numbers
     }
 
