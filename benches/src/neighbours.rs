@@ -15,6 +15,10 @@ use crate::{Error, StoreKind};
 const HEALTHY: usize = 10;
 /// Events of one call while a backlog is made.
 const BATCH: usize = 1_000;
+/// How long everything goes on before it is measured: the bad endpoint is not new any more then.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Of so many events one is for the bad endpoint, which therefore always has something new.
+const BAD: usize = 30;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -82,6 +86,7 @@ async fn run(
             caller.send("/events/batch", format!("[{}]", events.join(","))).await?;
         }
     }
+    sleep(SETTLE).await;
     healthy.figures("DELETE").await?;
     let events = plan.rate * plan.seconds;
     let mut tick = interval(Duration::from_secs(1) / plan.rate.max(1));
@@ -89,8 +94,13 @@ async fn run(
     let mut emitted = tokio::task::JoinSet::new();
     for number in 0..events as usize {
         tick.tick().await;
-        let (caller, event_type, size) = (caller.clone(), types[number % HEALTHY].clone(), plan.payload);
-        emitted.spawn(async move { caller.emit(&event_type, size).await });
+        let size = plan.payload;
+        let (healthy, event_type) = (caller.clone(), types[number % HEALTHY].clone());
+        emitted.spawn(async move { healthy.emit(&event_type, size).await });
+        if bad.is_some() && number % BAD == 0 {
+            let (caller, event_type): (Caller, EventType) = (caller.clone(), "bad".parse()?);
+            emitted.spawn(async move { caller.emit(&event_type, size).await });
+        }
     }
     while let Some(done) = emitted.join_next().await {
         done??;

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use webhook_core::Webhooks;
 
 use crate::auth::{Authenticator, NoAuth};
-use crate::captured_body::CaptureBudget;
+use crate::capture_budget::CaptureBudget;
 use crate::envelope::EnvelopeLayer;
 use crate::options::ApiOptions;
 use crate::problem::unknown_method;
@@ -162,6 +162,7 @@ impl Api<Answered> {
     }
 
     fn finish<S>(&self, routes: Routes) -> Router<S> {
+        let largest = self.webhooks.options().capture_prefix;
         let state = Arc::new(ApiState {
             webhooks: self.webhooks.clone(),
             authenticator: Arc::clone(&self.answer.authenticator),
@@ -169,7 +170,7 @@ impl Api<Answered> {
             readiness: self.readiness.clone(),
             duty: self.duty,
             metrics: self.metrics.clone(),
-            capture_budget: CaptureBudget::new(self.options.capture_budget),
+            capture_budget: CaptureBudget::new(self.options.capture_budget, largest),
             followers: Arc::new(Semaphore::new(self.options.max_followers.min(Semaphore::MAX_PERMITS))),
         });
         let envelope = EnvelopeLayer(Arc::clone(&state));

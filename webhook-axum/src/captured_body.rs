@@ -1,31 +1,27 @@
 //! Reading the body of a request that is captured: its beginning is kept, the rest counted and hashed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use webhook_core::{HeaderField, Refusal};
 
 use crate::body as request_body;
+use crate::capture_budget::{Account, Busy, CaptureBudget, Held};
 use crate::serve::BodyDeadline;
 
 /// So much of each body is held without asking, bounded by the number of connections.
 const FREE: usize = 16 << 10;
-/// What is asked for at a time beyond that.
+/// The buffer grows by so much: twice as large each time, it would hold twice what was asked for.
 const STEP: usize = 64 << 10;
-/// How long a body waits for others to be stored.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The budget's unit.
-const KIB: usize = 1 << 10;
-
-/// Bytes of captured bodies that are held in memory at once.
-#[derive(Clone, Debug)]
-pub(crate) struct CaptureBudget(Arc<Semaphore>);
+/// A body of which nothing comes for so long is given up.
+const STALL: Duration = Duration::from_secs(5);
+/// One that holds a part of the budget must come at so many bytes a second; it may fall behind by [`STALL`].
+const MIN_RATE: u64 = 8 << 10;
 
 /// What came.
 #[derive(Debug)]
@@ -36,23 +32,7 @@ pub(crate) struct ReadBody {
     pub(crate) trailers: Vec<HeaderField>,
     pub(crate) truncated: bool,
     pub(crate) refusal: Option<Refusal>,
-    _held: Vec<OwnedSemaphorePermit>,
-}
-
-/// Too many large bodies are waiting to be stored.
-#[derive(Debug)]
-pub(crate) struct Busy;
-
-impl CaptureBudget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / KIB).clamp(STEP / KIB, Semaphore::MAX_PERMITS))))
-    }
-
-    async fn take(&self) -> Result<OwnedSemaphorePermit, Busy> {
-        // Only what has arrived is asked for: who holds much has sent much. Bodies that wait for each other give up.
-        let permit = timeout(PATIENCE, Arc::clone(&self.0).acquire_many_owned((STEP / KIB) as u32)).await;
-        permit.ok().and_then(Result::ok).ok_or(Busy)
-    }
+    _held: Option<Held>,
 }
 
 /// Reads `body` up to `limit` bytes, and keeps `prefix` of them.
@@ -61,25 +41,43 @@ pub(crate) async fn read(
     prefix: usize,
     limit: usize,
     budget: &CaptureBudget,
+    account: &Account,
 ) -> Result<ReadBody, Busy> {
+    let announced = body.size_hint().exact().and_then(|size| usize::try_from(size).ok());
+    let most = announced.map_or(prefix, |announced| announced.min(prefix));
     let (mut kept, mut size, mut hash) = (Vec::new(), 0_u64, Sha256::new());
-    let (mut held, mut trailers, mut refusal) = (Vec::new(), Vec::new(), None);
-    while let Some(frame) = body.frame().await {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => {
+    let (mut held, mut trailers, mut refusal) = (None::<Held>, Vec::new(), None);
+    let mut patience = STALL;
+    loop {
+        let began = Instant::now();
+        let frame = match timeout(patience, body.frame()).await.ok() {
+            None => {
+                refusal = Some(Refusal::TooSlow);
+                break;
+            }
+            Some(None) => break,
+            Some(Some(Err(error))) => {
                 refusal =
                     Some(if request_body::is::<BodyDeadline>(&error) { Refusal::TooSlow } else { Refusal::Incomplete });
                 break;
             }
+            Some(Some(Ok(frame))) => frame,
         };
+        // The time that a sender waits for room, below, does not count.
+        let waited = began.elapsed();
         match frame.into_data() {
             Ok(data) => {
                 size += data.len() as u64;
+                let earned = Duration::from_millis(data.len() as u64 * 1000 / MIN_RATE);
+                patience = if held.is_some() { (patience + earned).saturating_sub(waited).min(STALL) } else { STALL };
                 hash.update(&data);
                 let more = data.len().min(prefix - kept.len());
-                while kept.len() + more > FREE + held.len() * STEP {
-                    held.push(budget.take().await?);
+                if held.is_none() && kept.len() + more > FREE {
+                    held = Some(budget.hold(account, most.max(kept.len() + more)).await?);
+                }
+                if kept.len() + more > kept.capacity() {
+                    let step = if held.is_some() { STEP.min(most.saturating_sub(kept.len())) } else { 0 };
+                    kept.reserve_exact(step.max(more));
                 }
                 kept.extend_from_slice(&data[..more]);
                 if size > limit as u64 {
@@ -89,6 +87,9 @@ pub(crate) async fn read(
             }
             Err(frame) => trailers.extend(frame.into_trailers().iter().flat_map(fields)),
         }
+    }
+    if let Some(held) = &mut held {
+        held.shrink_to(kept.capacity());
     }
     Ok(ReadBody {
         truncated: refusal.is_some() || size > kept.len() as u64,

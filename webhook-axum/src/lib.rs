@@ -4,6 +4,7 @@ mod access_log;
 mod api;
 mod auth;
 mod body;
+mod capture_budget;
 mod captured_body;
 mod client_address;
 mod envelope;
@@ -14,6 +15,7 @@ mod json;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod options;
+mod page_writer;
 mod problem;
 mod query;
 mod readiness;

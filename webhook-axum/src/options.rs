@@ -20,7 +20,8 @@ pub struct ApiOptions {
     pub public_url: Option<String>,
     /// Proxies whose `Forwarded` and `X-Forwarded-For` are believed: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// Bytes of captured bodies held in memory at once: 64 MiB. Beyond them callers wait, and then get 503.
+    /// Bytes of captured bodies held in memory at once: 64 MiB, and never less than one body. A path or a sender has a
+    /// quarter of them at most. Beyond that callers wait, and then get 503.
     pub capture_budget: usize,
     /// Streams and waits on capture paths at once: 1,024. Further ones get 503.
     pub max_followers: usize,

@@ -121,11 +121,16 @@ impl Query {
 impl Paging {
     /// The answer that shows `page`; `id` tells an item's id.
     pub(crate) fn answer<T, U>(self, page: Page<T>, id: impl Fn(&T) -> Uuid, wire: impl Fn(T) -> U) -> wire::List<U> {
-        let next = page.items.last().filter(|_| page.has_more).map(|last| Cursor(id(last)).to_string());
-        let pagination = wire::Pagination {
+        let pagination = self.pagination(page.items.last().map(id), page.has_more, page.total);
+        wire::List { data: page.items.into_iter().map(wire).collect(), pagination }
+    }
+
+    /// What a page tells of itself, by the id of its last item.
+    pub(crate) fn pagination(self, last: Option<Uuid>, has_more: bool, total: Option<u64>) -> wire::Pagination {
+        wire::Pagination {
             limit: self.request.limit,
-            next_cursor: next,
-            has_more: page.has_more,
+            next_cursor: last.filter(|_| has_more).map(|last| Cursor(last).to_string()),
+            has_more,
             offset: match self.asked {
                 Asked::Offset(offset) => Some(offset),
                 _ => None,
@@ -134,9 +139,13 @@ impl Paging {
                 Asked::Page(page) => Some(page),
                 _ => None,
             },
-            total: page.total,
-        };
-        wire::List { data: page.items.into_iter().map(wire).collect(), pagination }
+            total,
+        }
+    }
+
+    /// Neither `offset` nor `page` was given.
+    pub(crate) fn is_by_cursor(self) -> bool {
+        matches!(self.asked, Asked::Cursor)
     }
 }
 

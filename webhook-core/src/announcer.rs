@@ -1,6 +1,7 @@
 //! Tells other processes what they should not have to poll for, and hears what they say.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +24,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Says that deliveries are due: the first time at once, then in intervals, however many there are.
 #[derive(Debug)]
 pub(crate) struct Announcer {
-    notifiers: Arc<[Arc<dyn Notifier>]>,
+    voices: Vec<Voice>,
+}
+
+/// One of the ways to say it. None waits for another: what one cannot carry, or carries late, another one does.
+#[derive(Clone, Debug)]
+struct Voice {
+    notifier: Arc<dyn Notifier>,
     state: Arc<Mutex<State>>,
 }
 
@@ -36,60 +43,59 @@ struct State {
 
 impl Announcer {
     pub(crate) fn new(notifiers: Vec<Arc<dyn Notifier>>) -> Self {
-        Self { notifiers: notifiers.into(), state: Arc::default() }
+        let voice = |notifier| Voice { notifier, state: Arc::default() };
+        Self { voices: notifiers.into_iter().map(voice).collect() }
     }
 
     /// Deliveries are due that this process has not taken.
     pub(crate) fn due(&self) {
-        if self.notifiers.is_empty() {
-            return;
+        self.voices.iter().for_each(Voice::due);
+    }
+
+    /// The tenant's subscriptions changed.
+    pub(crate) fn subscriptions_changed(&self, tenant: &TenantId) {
+        for voice in &self.voices {
+            let (voice, signal) = (voice.clone(), Signal::SubscriptionsChanged(tenant.clone()));
+            tokio::spawn(async move { voice.say(signal).await });
         }
+    }
+}
+
+impl Voice {
+    fn due(&self) {
         let mut state = lock(&self.state);
         state.due = true;
         if std::mem::replace(&mut state.resting, true) {
             return;
         }
         drop(state);
-        let (notifiers, state) = (Arc::clone(&self.notifiers), Arc::clone(&self.state));
+        let voice = self.clone();
         tokio::spawn(async move {
             loop {
                 {
-                    let mut state = lock(&state);
+                    let mut state = lock(&voice.state);
                     if !std::mem::take(&mut state.due) {
                         state.resting = false;
                         return;
                     }
                 }
-                publish(&notifiers, &Signal::Due).await;
+                voice.say(Signal::Due).await;
                 tokio::time::sleep(QUIET).await;
             }
         });
     }
 
-    /// The tenant's subscriptions changed.
-    pub(crate) fn subscriptions_changed(&self, tenant: &TenantId) {
-        let notifiers = Arc::clone(&self.notifiers);
-        let signal = Signal::SubscriptionsChanged(tenant.clone());
-        if !notifiers.is_empty() {
-            tokio::spawn(async move { publish(&notifiers, &signal).await });
+    async fn say(&self, signal: Signal) {
+        if let Err(error) = self.notifier.publish(&[signal]).await {
+            tracing::debug!(error = &error as &dyn Error, "other processes were not told; they poll");
         }
     }
 }
 
-/// Through all of them at the same time: what one cannot carry, another one does.
-async fn publish(notifiers: &[Arc<dyn Notifier>], signal: &Signal) {
-    let saying = notifiers.iter().map(|notifier| async move {
-        if let Err(error) = notifier.publish(std::slice::from_ref(signal)).await {
-            tracing::debug!(%error, "other processes were not told; they poll");
-        }
-    });
-    join_all(saying).await;
-}
-
 /// Hears signals for ever, and does what they say. Returns at once where there is no notifier.
 pub(crate) async fn listen(context: &Context, indexes: &Indexes, worker: &Worker) {
-    let notifiers = &context.announcer.notifiers;
-    if notifiers.is_empty() {
+    let voices = &context.announcer.voices;
+    if voices.is_empty() {
         return;
     }
     let changed = Changed::default();
@@ -101,7 +107,7 @@ pub(crate) async fn listen(context: &Context, indexes: &Indexes, worker: &Worker
             changed.all();
         }
     };
-    let listening = notifiers.iter().map(|notifier| listen_again_and_again(&**notifier, &hear));
+    let listening = voices.iter().map(|voice| listen_again_and_again(&*voice.notifier, &hear));
     tokio::join!(join_all(listening), changed.follow(indexes));
 }
 
@@ -121,9 +127,10 @@ async fn listen_again_and_again(notifier: &dyn Notifier, hear: &(dyn Fn(Signal) 
             pause = FIRST_PAUSE;
         }
         if deaf.swap(true, Ordering::Relaxed) {
-            tracing::debug!(%error, "signals of other processes are not heard yet");
+            tracing::debug!(error = &error as &dyn Error, "signals of other processes are not heard yet");
         } else {
-            tracing::warn!(%error, "signals of other processes are not heard; trying again, and polling meanwhile");
+            let error: &dyn Error = &error;
+            tracing::warn!(error, "signals of other processes are not heard; trying again, and polling meanwhile");
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -191,6 +198,33 @@ mod tests {
         async fn listen(&self, _: &(dyn Fn(Signal) + Send + Sync)) -> NotifierError {
             std::future::pending().await
         }
+    }
+
+    /// It hangs until its deadline, each time.
+    #[derive(Debug)]
+    struct Hanging;
+
+    #[async_trait]
+    impl Notifier for Hanging {
+        async fn publish(&self, _: &[Signal]) -> Result<(), NotifierError> {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            Err(NotifierError::Unavailable("it hangs".into()))
+        }
+
+        async fn listen(&self, _: &(dyn Fn(Signal) + Send + Sync)) -> NotifierError {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_notifier_that_hangs_delays_no_other() {
+        let said = Arc::new(Said::default());
+        let announcer = Announcer::new(vec![Arc::new(Hanging), Arc::clone(&said) as Arc<dyn Notifier>]);
+        for _ in 0..1000 {
+            announcer.due();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(lock(&said.0).len() >= 18, "{:?}", said.0);
     }
 
     #[derive(Debug)]

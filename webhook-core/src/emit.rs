@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use emitter::Emitter;
 pub use prepared::Prepared;
-pub(crate) use prepared::open_ad_hoc;
+pub(crate) use prepared::{open_ad_hoc, own_key};
 
 use crate::context::Context;
 use crate::store::ItemOutcome;

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::emit::own_key;
 use crate::error::Noun;
 use crate::store::{DeliveryFilter, EventFilter, IdempotencyKey, Page, PageRequest};
 use crate::{
@@ -61,8 +62,16 @@ impl Webhooks {
     /// [`Error::Invalid`], [`Error::TooLarge`], [`Error::FanOut`], [`crate::Conflict::KeyReused`]; when the store is
     /// unavailable it may have been accepted all the same: emit again with a key.
     pub async fn emit(&self, tenant: &TenantId, event: NewEvent) -> Result<Emitted, Error> {
-        let prepared = self.prepare(tenant, event).await?;
-        self.only(prepared).await
+        let keyed = (event.key.is_some() || event.idempotency_key.is_some()).then(|| event.clone());
+        match (self.prepare(tenant, event).await, keyed) {
+            (Ok(prepared), _) => self.only(prepared).await,
+            // It may have matched fewer when it came first.
+            (Err(error @ Error::FanOut { .. }), Some(event)) => {
+                let keys = [self.call_key(&event, "events"), own_key(self.context(), &event)];
+                self.first_answer(tenant, keys, error).await
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Accepts events like [`Webhooks::emit`], each on its own: one answer for each, in order. With a key they are
@@ -97,8 +106,10 @@ impl Webhooks {
         let expires_at = self.now() + self.options().idempotency_window;
         let key = IdempotencyKey::new("events/batch", key, hash.finalize().into(), expires_at);
         let index = self.indexes().get(tenant).await?;
-        let prepared = Prepared::matched(self.context(), index, tenant, events)?.with_key(Some(key));
-        self.emitter().accept(prepared).await
+        match Prepared::matched(self.context(), index, tenant, events) {
+            Ok(prepared) => self.emitter().accept(prepared.with_key(Some(key))).await,
+            Err(error) => self.emitter().known(tenant, key).await?.ok_or(error),
+        }
     }
 
     /// Accepts an event for one given target, without matching.
@@ -134,7 +145,14 @@ impl Webhooks {
         // Read before the subscription: whatever changes after that makes accepting match again.
         let generation = index.generation();
         let version = match &target {
-            DirectTarget::Subscription(id) => self.subscription(tenant, *id).await?.version,
+            DirectTarget::Subscription(id) => match self.subscription(tenant, *id).await {
+                Ok(subscription) => subscription.version,
+                // It may have been there when the event came first.
+                Err(error @ Error::NotFound(_)) => {
+                    return self.first_answer(tenant, [key, own_key(self.context(), &event)], error).await;
+                }
+                Err(error) => return Err(error),
+            },
             DirectTarget::AdHoc(_) | DirectTarget::Handler(_) => Generation::ZERO,
         };
         let prepared = Prepared::direct(self.context(), index, tenant, event, target, (generation, version))?;
@@ -192,6 +210,21 @@ impl Webhooks {
         hash.update(event.key.as_deref().unwrap_or_default());
         let expires_at = self.now() + self.options().idempotency_window;
         Some(IdempotencyKey::new(scope, key, hash.finalize().into(), expires_at))
+    }
+
+    /// What was answered when one of the keys was used before; `otherwise` where none was.
+    async fn first_answer(
+        &self,
+        tenant: &TenantId,
+        keys: [Option<IdempotencyKey>; 2],
+        otherwise: Error,
+    ) -> Result<Emitted, Error> {
+        for key in keys.into_iter().flatten() {
+            if let Some(answer) = self.emitter().known(tenant, key).await?.and_then(|known| known.into_iter().next()) {
+                return answer;
+            }
+        }
+        Err(otherwise)
     }
 
     async fn only(&self, prepared: Prepared) -> Result<Emitted, Error> {

@@ -61,6 +61,11 @@ impl TenantIndex {
         state.generation = state.generation.max(changes.generation);
     }
 
+    /// Knows nothing any more.
+    fn forget(&self) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = IndexState::default();
+    }
+
     pub(crate) fn generation(&self) -> Generation {
         self.state.read().unwrap_or_else(PoisonError::into_inner).generation
     }
@@ -136,14 +141,18 @@ impl Indexes {
         Ok(())
     }
 
-    /// Begins with what another process has read. Whatever changed since shows when an event is accepted: the generation
-    /// is not the tenant's then.
+    /// Begins with what another process has read, if nothing has changed since.
     async fn take_from_shelf(&self, tenant: &TenantId, index: &TenantIndex) {
         let _alone = index.refresh.lock().await;
         if index.loaded_at().is_some() {
             return;
         }
         let Some(shelved) = self.context.shelf.index(&self.context, tenant).await else { return };
+        // Only a number that the store has now is known to be of its history.
+        let asked = self.context.in_time(self.context.store.generations(std::slice::from_ref(tenant))).await;
+        if !asked.is_ok_and(|generations| generations.first() == Some(&shelved.value.generation)) {
+            return;
+        }
         index.apply(&shelved.value);
         let mut state = index.state.write().unwrap_or_else(PoisonError::into_inner);
         state.loaded_at.get_or_insert(shelved.read_at);
@@ -151,12 +160,18 @@ impl Indexes {
 
     async fn load(&self, tenant: &TenantId, index: &TenantIndex) -> Result<(), Error> {
         let _alone = index.refresh.lock().await;
-        let (begin, read_at) = (index.generation(), self.context.now());
+        let (mut begin, read_at) = (index.generation(), self.context.now());
         let mut entries = Vec::new();
         loop {
             let after = index.generation();
             let changes =
                 self.context.in_time(self.context.store.subscription_changes(tenant, after, CHANGES_AT_ONCE)).await?;
+            if changes.complete && changes.generation < after && begin != Generation::ZERO {
+                tracing::warn!(%tenant, "the store is older than what was read of it: subscriptions are read anew");
+                index.forget();
+                begin = Generation::ZERO;
+                continue;
+            }
             index.apply(&changes);
             let SubscriptionChanges { generation, complete, entries: page } = changes;
             if begin == Generation::ZERO {

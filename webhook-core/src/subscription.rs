@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EventPattern, RateLimit, RetrySpec, Sealed, Secret, SubscriptionId, TenantId, Timestamp};
 
-/// Counts the changes to a tenant's subscriptions; each change takes the next number.
+/// Orders the changes to a tenant's subscriptions: each change takes a greater number.
+///
+/// A number belongs to one change and to no other, also where a store was restored from a backup or made anew: caches
+/// that outlive it know by that what is not of its history. So it is made of the time; see [`Generation::after`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(i64);
@@ -26,9 +29,10 @@ impl Generation {
         self.0
     }
 
-    /// The one after it.
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+    /// The one for a change after it, at that time: the time in milliseconds times 2^20, or the next number when the
+    /// clock is behind.
+    pub fn after(self, now: Timestamp) -> Self {
+        Self((self.0 + 1).max(now.as_millis() << 20))
     }
 }
 

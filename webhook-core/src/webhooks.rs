@@ -110,6 +110,11 @@ impl Webhooks {
         self.engine.worker.check_queue().await
     }
 
+    /// What the queue is called, where there is one.
+    pub fn queue_name(&self) -> Option<&'static str> {
+        Some(self.engine.context.queue.as_ref()?.name())
+    }
+
     /// When a worker of this process last asked for deliveries; none before it first did.
     pub fn last_claim(&self) -> Option<Timestamp> {
         self.engine.worker.last_claim()

@@ -219,7 +219,7 @@ fn twilios_library_agrees_about_json() {
         let digest = hex::encode(<Sha256 as sha2::Digest>::digest(body));
         let url = format!("https://mycompany.com/a?foo=1&bodySHA256={digest}");
         let case = json!({ "do": "sign", "scheme": "twilio-json", "secret": "12345", "url": url, "body": body });
-        let signed = python(&[case.clone()]).remove(0);
+        let signed = python(std::slice::from_ref(&case)).remove(0);
         let mut headers = headers(&signed);
         headers.insert("content-type", "application/json".parse().unwrap());
         let request = |body| Inbound::new(&headers, body).with_url(&url);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisError};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError};
 
 use crate::link::Wire;
 
@@ -45,6 +45,10 @@ impl Address {
                 return Self::cluster(rest, of_node).map_err(malformed);
             }
         }
+        // The library knows more of them, sockets of the file system for one, which have no host.
+        if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(RedisUrlError::Malformed("it does not begin with redis:// or rediss://".into()));
+        }
         let info = info(url).map_err(malformed)?;
         Ok(Self::Single(Box::new(Client::open(info).map_err(malformed)?)))
     }
@@ -63,6 +67,17 @@ impl Address {
             .build()?;
         let nodes = nodes.into_iter().map(Client::open).collect::<Result<_, _>>()?;
         Ok(Self::Cluster { client: Box::new(client), nodes })
+    }
+
+    /// How its URL begins.
+    pub(crate) fn scheme(&self) -> &'static str {
+        let tls = self.nodes().iter().any(|node| !matches!(node.get_connection_info().addr(), ConnectionAddr::Tcp(..)));
+        match (self, tls) {
+            (Self::Single(_), false) => "redis",
+            (Self::Single(_), true) => "rediss",
+            (Self::Cluster { .. }, false) => "redis+cluster",
+            (Self::Cluster { .. }, true) => "rediss+cluster",
+        }
     }
 
     /// A connection that is made when it is first used, and again whenever it breaks.
@@ -134,7 +149,17 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_redis() {
-        for url in ["", "localhost:6379", "http://a", "redis+cluster://", "redis+cluster://a,,b", "redis://a:x"] {
+        for url in [
+            "",
+            "localhost:6379",
+            "http://a",
+            "unix:///a",
+            "redis+unix:///a",
+            "valkey://a",
+            "redis+cluster://",
+            "redis+cluster://a,,b",
+            "redis://a:x",
+        ] {
             assert!(matches!(Address::parse(url), Err(RedisUrlError::Malformed(_))), "{url}");
         }
     }

@@ -66,8 +66,7 @@ impl RedisOptions {
 
     /// Where Redis is, without who uses it: `redis://host:port`, or `redis+cluster://` with all the nodes given.
     pub fn address(&self) -> String {
-        let scheme = if self.address.is_cluster() { "redis+cluster" } else { "redis" };
-        format!("{scheme}://{}", self.address.hosts().join(","))
+        format!("{}://{}", self.address.scheme(), self.address.hosts().join(","))
     }
 
     /// How long any call may take before Redis counts as not answering.

@@ -141,6 +141,10 @@ fn merge(due: &[Vec<i64>], ask: usize, limit: usize) -> Vec<Share> {
 
 #[async_trait]
 impl Queue for RedisQueue {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
     async fn push(&self, hints: &[Hint]) -> Result<(), QueueError> {
         let shards = self.by_shard(hints);
         let pushed = self.redis.link.call(|wire| async move {

@@ -23,8 +23,8 @@ const REST: Duration = Duration::from_secs(1);
 /// Counts across all processes that share a Redis.
 ///
 /// The generic cell rate algorithm (ITU-T I.371), as [`LocalRateLimiter`] has it, in one script. While Redis does not
-/// answer, each process goes by a share of the rate: see [`RedisRateLimiter::with_processes`]. Around such a change, at
-/// most one more burst goes.
+/// answer, each process goes by a share of the rate: see [`RedisRateLimiter::with_processes`]. Around such a change, and
+/// each time Redis forgets its buckets, at most one more burst goes.
 #[derive(Debug)]
 pub struct RedisRateLimiter {
     redis: Redis,

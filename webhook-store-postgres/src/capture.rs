@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use webhook_core::store::{
-    CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
-    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture,
+    CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, IdempotencyKey,
+    KeyedAnswer, NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture,
+    ReadLimit,
 };
 use webhook_core::{
     CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathId, StoreError, SubscriptionId, TenantId, Timestamp,
@@ -22,6 +23,17 @@ impl CaptureStore for PostgresStore {
     async fn insert_path(&self, record: &PathRecord, key: Option<&KeyedAnswer>) -> Result<PathInserted, StoreError> {
         let mut session = self.writer().await?;
         let done = path::insert(&mut session.conn(), record, key).await;
+        self.end(session, done).await
+    }
+
+    async fn keyed_path(
+        &self,
+        tenant: &TenantId,
+        key: &IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<PathInserted>, StoreError> {
+        let mut session = self.reader().await?;
+        let done = path::answered(&mut session.conn(), tenant, key, now).await;
         self.end(session, done).await
     }
 
@@ -91,6 +103,9 @@ impl CaptureStore for PostgresStore {
         page: PageRequest,
         body_limit: u32,
     ) -> Result<Page<CapturedRequest>, StoreError> {
+        if filter.text.as_ref().is_some_and(|text| !text.is_empty()) {
+            return self.search(tenant, path_id, filter, page, body_limit).await;
+        }
         let mut session = self.reader().await?;
         let done = captured::list(&mut session.conn(), tenant, path_id, filter, page, body_limit).await;
         self.end(session, done).await
@@ -101,7 +116,7 @@ impl CaptureStore for PostgresStore {
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         let mut session = self.reader().await?;
         let done = captured::after(&mut session.conn(), tenant, path_id, after, limit).await;

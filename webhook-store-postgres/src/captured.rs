@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sqlx::{Postgres, QueryBuilder};
-use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position};
+use uuid::Uuid;
+use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position, ReadLimit};
 use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, TenantId, Timestamp};
 
 use crate::error::Fault;
@@ -12,8 +13,8 @@ use crate::{history, path, rows};
 
 /// Paths that expire, or are cleared up behind, in one step at most.
 const PATHS_AT_ONCE: i64 = 100;
-/// Requests that are looked through at once.
-const SEARCHED_AT_ONCE: u32 = 16;
+/// What a search looks through at once.
+const SEARCHED_AT_ONCE: ReadLimit = ReadLimit::requests(100).with_bytes(1 << 20);
 /// Everything of a request but its body.
 const COLUMNS: &str = "r.id, r.tenant, p.path_id, r.number, r.method, r.path, r.query, r.http_version, r.ip_address, \
     r.peer_address, r.body_size, r.body_sha256, r.body_truncated, r.response_status, r.received_at, r.headers, \
@@ -21,12 +22,17 @@ const COLUMNS: &str = "r.id, r.tenant, p.path_id, r.number, r.method, r.path, r.
 
 /// The requests of the tenant's path.
 fn select(what: &str, tenant: &TenantId, path_id: &PathId) -> QueryBuilder<Postgres> {
-    let mut query = QueryBuilder::new(format!(
+    let mut query = QueryBuilder::new("");
+    push_select(&mut query, what, tenant, path_id);
+    query
+}
+
+fn push_select(query: &mut QueryBuilder<Postgres>, what: &str, tenant: &TenantId, path_id: &PathId) {
+    query.push(format!(
         "SELECT {what} FROM webhook.path AS p JOIN webhook.captured_request AS r ON r.path_key = p.key
          WHERE NOT p.removed AND p.path_id = "
     ));
     query.push_bind(path_id.as_str().to_owned()).push(" AND p.tenant = ").push_bind(tenant.as_str().to_owned());
-    query
 }
 
 pub(crate) async fn one(
@@ -49,9 +55,6 @@ pub(crate) async fn list(
     page: PageRequest,
     body_limit: u32,
 ) -> Result<Page<CapturedRequest>, Fault> {
-    if filter.text.as_ref().is_some_and(|text| !text.is_empty()) {
-        return search(conn, tenant, path_id, filter, page, body_limit).await;
-    }
     let total = match page.position {
         Position::Offset(_) => {
             let mut query = select("count(*) AS total", tenant, path_id);
@@ -71,48 +74,31 @@ pub(crate) async fn list(
     Ok(Page::from_probe(rows::all(&found, rows::captured)?, page.limit, total))
 }
 
-/// The same where a text is looked for. PostgreSQL has no way to look for bytes in any ASCII case, so the requests are
-/// read and looked through here, few at a time.
-async fn search(
+/// A step of a search: what comes next in it, newest first, with all of the bodies.
+///
+/// PostgreSQL has no way to look for bytes in any ASCII case, so requests are read and looked through here, few at a time.
+pub(crate) async fn searched(
     conn: &mut Conn<'_>,
     tenant: &TenantId,
     path_id: &PathId,
     filter: &CaptureFilter,
-    page: PageRequest,
-    body_limit: u32,
-) -> Result<Page<CapturedRequest>, Fault> {
-    let (mut position, skip, counts) = match page.position {
-        Position::Offset(offset) => (Position::Start, offset, true),
-        position => (position, 0, false),
+    below: Option<Uuid>,
+) -> Result<Vec<CapturedRequest>, Fault> {
+    let conditions = |query: &mut QueryBuilder<Postgres>| {
+        push_filter(query, filter);
+        if let Some(below) = below {
+            query.push(" AND r.id < ").push_bind(below);
+        }
     };
-    let wanted = page.limit as usize + 1;
-    let (mut found, mut total) = (Vec::new(), 0);
-    loop {
-        let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
-        push_filter(&mut query, filter);
-        history::push_page(&mut query, "r", PageRequest { limit: SEARCHED_AT_ONCE, position });
-        let read =
-            rows::all(&query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?, rows::captured)?;
-        let read = Page::from_probe(read, SEARCHED_AT_ONCE, None);
-        let last = read.items.last().map(|captured| captured.id);
-        for mut captured in read.items.into_iter().filter(|captured| filter.matches(captured)) {
-            total += 1;
-            if total > skip && found.len() < wanted {
-                captured.request.body.truncate(body_limit as usize);
-                found.push(captured);
-            }
-        }
-        let enough = found.len() >= wanted && !counts;
-        match last.filter(|_| read.has_more && !enough) {
-            Some(last) => position = Position::After(last.as_uuid()),
-            None => return Ok(Page::from_probe(found, page.limit, counts.then_some(total))),
-        }
-    }
+    read(conn, within(tenant, path_id, SEARCHED_AT_ONCE, NEWEST_FIRST, conditions)).await
 }
 
 /// All conditions but the text.
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &CaptureFilter) {
-    if let Some(method) = &filter.method {
+    if filter.method.as_ref().is_some_and(|method| method.contains('\0')) {
+        // No text of PostgreSQL has this, so no method has.
+        query.push(" AND false");
+    } else if let Some(method) = &filter.method {
         query.push(" AND lower(r.method COLLATE \"C\") = ").push_bind(method.to_ascii_lowercase());
     }
     if let Some(since) = filter.since {
@@ -128,13 +114,49 @@ pub(crate) async fn after(
     tenant: &TenantId,
     path_id: &PathId,
     after: Option<CaptureId>,
-    limit: u32,
+    limit: ReadLimit,
 ) -> Result<Vec<CapturedRequest>, Fault> {
+    let start = |query: &mut QueryBuilder<Postgres>| {
+        if let Some(after) = after {
+            query.push(" AND r.id > ").push_bind(after.as_uuid());
+        }
+    };
+    let query = within(tenant, path_id, limit, OLDEST_FIRST, start);
+    read(conn, query).await
+}
+
+/// An order, the one that is opposed to it, and what holds for the last in it and all before.
+type Order = (&'static str, &'static str, &'static str);
+const OLDEST_FIRST: Order = ("ASC", "DESC", "<=");
+const NEWEST_FIRST: Order = ("DESC", "ASC", ">=");
+
+/// The requests of the tenant's path, with their bodies, that meet the conditions and come within the limit.
+fn within(
+    tenant: &TenantId,
+    path_id: &PathId,
+    limit: ReadLimit,
+    (order, opposite, until): Order,
+    conditions: impl Fn(&mut QueryBuilder<Postgres>),
+) -> QueryBuilder<Postgres> {
     let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
-    if let Some(after) = after {
-        query.push(" AND r.id > ").push_bind(after.as_uuid());
-    }
-    query.push(" ORDER BY r.id LIMIT ").push_bind(i64::from(limit));
+    conditions(&mut query);
+    // Bodies are measured before any is read.
+    query.push(format!(
+        " AND r.id {until} (
+           SELECT id FROM (
+             SELECT id, row_number() OVER (ORDER BY id {order}) AS place,
+               sum(size) OVER (ORDER BY id {order}) AS together FROM ("
+    ));
+    push_select(&mut query, "r.id, octet_length(r.body) AS size", tenant, path_id);
+    conditions(&mut query);
+    query.push(format!(" ORDER BY r.id {order} LIMIT ")).push_bind(i64::from(limit.requests));
+    query.push(") AS sized) AS summed WHERE place = 1 OR together <= ").push_bind(rows::number(limit.bytes));
+    query.push(format!(" ORDER BY id {opposite} LIMIT 1) ORDER BY r.id {order} LIMIT "));
+    query.push_bind(i64::from(limit.requests));
+    query
+}
+
+async fn read(conn: &mut Conn<'_>, mut query: QueryBuilder<Postgres>) -> Result<Vec<CapturedRequest>, Fault> {
     let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     rows::all(&found, rows::captured)
 }

@@ -17,6 +17,7 @@ mod progress;
 mod receipt;
 mod rows;
 mod schema;
+mod search;
 mod session;
 mod stats;
 mod store;

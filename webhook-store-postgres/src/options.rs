@@ -92,11 +92,15 @@ impl PostgresStoreOptions {
     }
 
     pub(crate) fn api_pool(&self, trust: &Trust) -> PgPoolOptions {
-        self.pool(self.max_connections - self.worker_connections(), trust)
+        self.pool(self.api_connections(), trust)
     }
 
     pub(crate) fn worker_pool(&self, trust: &Trust) -> PgPoolOptions {
         self.pool(self.worker_connections(), trust)
+    }
+
+    pub(crate) fn api_connections(&self) -> u32 {
+        self.max_connections - self.worker_connections()
     }
 
     fn worker_connections(&self) -> u32 {

@@ -11,6 +11,7 @@ use webhook_core::{Conflict, Emitted, Error, Generation, Prepared, StoreError, T
 use crate::clock::PostgresClock;
 use crate::error::{Fault, breaks_connection};
 use crate::progress::Progress;
+use crate::search::Searches;
 use crate::session::{Begin, Conn, Session, Trust};
 use crate::{MigrationStatus, OpenError, PostgresStoreOptions, event, notifier, schema, subscription};
 
@@ -25,6 +26,7 @@ pub struct PostgresStore {
     pub(crate) progress: Arc<Progress>,
     api: PgPool,
     worker: PgPool,
+    pub(crate) searches: Searches,
     trust: Trust,
 }
 
@@ -52,7 +54,8 @@ impl PostgresStore {
         let mut session = Session::plain(&api, options.pooled, &trust).await.map_err(StoreError::from)?;
         let clock = PostgresClock::new(session.conn().inner).await.map_err(StoreError::from)?;
         session.commit().await.map_err(StoreError::from)?;
-        Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, trust })
+        let searches = Searches::new(options.api_connections());
+        Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, searches, trust })
     }
 
     /// Brings the schema up to date. Any number of processes may do so at the same time, and others may go on working

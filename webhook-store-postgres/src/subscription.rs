@@ -180,8 +180,10 @@ pub(crate) async fn lock_shared(conn: &mut Conn<'_>, tenant: &TenantId) -> Resul
 
 async fn next_generation(conn: &mut Conn<'_>, tenant: &TenantId) -> Result<Generation, Fault> {
     let next = sqlx::query_scalar(
-        "INSERT INTO webhook.tenant AS t (tenant, generation) VALUES ($1, 1)
-         ON CONFLICT (tenant) DO UPDATE SET generation = t.generation + 1 RETURNING generation",
+        "INSERT INTO webhook.tenant AS t (tenant, generation)
+         VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint * 1048576 + (random() * 1048575)::bigint)
+         ON CONFLICT (tenant) DO UPDATE SET generation = greatest(t.generation + 1, excluded.generation)
+         RETURNING generation",
     )
     .bind(tenant.as_str())
     .persistent(conn.persistent)
@@ -346,7 +348,9 @@ pub(crate) async fn changes(
     .persistent(conn.persistent).fetch_all(&mut *conn.inner)
     .await?;
     let complete = found.len() <= limit as usize;
-    let mut changes = SubscriptionChanges { entries: Vec::with_capacity(found.len()), generation: after, complete };
+    // A tenant without a row has never changed.
+    let generation = if found.is_empty() { Generation::ZERO } else { after };
+    let mut changes = SubscriptionChanges { entries: Vec::with_capacity(found.len()), generation, complete };
     for row in found.iter().take(limit as usize) {
         if complete {
             changes.generation = Generation::new(row.try_get("generation")?);

@@ -14,7 +14,7 @@ use webhook_core::store::{
     AddedDelivery, DeliveryStore, EventStore, HistoryStore, MaintenanceStore, NextStep, Outcome, PruneRequest,
     Recorded, RetryOutcome, SubscriptionStore,
 };
-use webhook_core::{DeliveryId, DeliveryState, EventId, Generation, StoreError, TenantId};
+use webhook_core::{DeliveryId, DeliveryState, EventId, StoreError, TenantId};
 use webhook_store_postgres::{OpenError, PostgresStore};
 
 #[tokio::test]
@@ -124,10 +124,10 @@ async fn asking_again_with_the_same_events_stores_them_once() {
 async fn batches_of_any_size_are_stored_whole() {
     let scene = Scene::new();
     let store = scene.open().await;
-    let (subscription, _) = subscribe(&store, 1).await;
+    let (subscription, generation) = subscribe(&store, 1).await;
     let mut next = 100;
     for size in [1, 2, 3, 64, 65, 1000] {
-        let units: Vec<_> = (next..next + size).map(|number| unit(subscription, Generation::new(1), number)).collect();
+        let units: Vec<_> = (next..next + size).map(|number| unit(subscription, generation, number)).collect();
         store.accept(at(0), &units).await.expect("it works");
         let ids: Vec<_> =
             (next..next + size).map(|number| (TenantId::default(), EventId::from_uuid(uuid(number)))).collect();

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use webhook_core::store::{
-    CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
-    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture,
+    CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, IdempotencyKey,
+    KeyedAnswer, NewCapture, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage, PlannedCapture,
+    ReadLimit,
 };
 use webhook_core::{
     CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathId, StoreError, SubscriptionId, TenantId, Timestamp,
@@ -21,6 +22,15 @@ impl CaptureStore for SqliteStore {
     async fn insert_path(&self, record: &PathRecord, key: Option<&KeyedAnswer>) -> Result<PathInserted, StoreError> {
         let input = (record.clone(), key.cloned());
         self.writer.run(1, input, |conn, (record, key)| Box::pin(path::insert(conn, record, key.as_ref()))).await
+    }
+
+    async fn keyed_path(
+        &self,
+        tenant: &TenantId,
+        key: &IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<PathInserted>, StoreError> {
+        Ok(path::answered(&mut *self.reader().await?, tenant, key, now).await?)
     }
 
     async fn update_path(&self, record: &PathRecord) -> Result<PathUpdated, StoreError> {
@@ -85,7 +95,7 @@ impl CaptureStore for SqliteStore {
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         Ok(captured::after(&mut *self.reader().await?, tenant, path_id, after, limit).await?)
     }

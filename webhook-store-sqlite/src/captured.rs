@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
-use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position};
+use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position, ReadLimit};
 use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, TenantId, Timestamp};
 
 use crate::error::Fault;
@@ -18,12 +18,17 @@ const COLUMNS: &str = "r.id, r.tenant, p.path_id, r.number, r.method, r.path, r.
 
 /// The requests of the tenant's path.
 fn select(what: &str, tenant: &TenantId, path_id: &PathId) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(format!(
+    let mut query = QueryBuilder::new("");
+    push_select(&mut query, what, tenant, path_id);
+    query
+}
+
+fn push_select(query: &mut QueryBuilder<Sqlite>, what: &str, tenant: &TenantId, path_id: &PathId) {
+    query.push(format!(
         "SELECT {what} FROM webhook_path AS p CROSS JOIN webhook_captured_request AS r ON r.path_key = p.key
          WHERE p.removed = 0 AND p.path_id = "
     ));
     query.push_bind(path_id.as_str().to_owned()).push(" AND p.tenant = ").push_bind(tenant.as_str().to_owned());
-    query
 }
 
 pub(crate) async fn one(
@@ -87,13 +92,26 @@ pub(crate) async fn after(
     tenant: &TenantId,
     path_id: &PathId,
     after: Option<CaptureId>,
-    limit: u32,
+    limit: ReadLimit,
 ) -> Result<Vec<CapturedRequest>, Fault> {
+    let start = |query: &mut QueryBuilder<Sqlite>| {
+        if let Some(after) = after {
+            query.push(" AND r.id > ").push_bind(after.as_uuid());
+        }
+    };
     let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
-    if let Some(after) = after {
-        query.push(" AND r.id > ").push_bind(after.as_uuid());
-    }
-    query.push(" ORDER BY r.id LIMIT ").push_bind(limit);
+    start(&mut query);
+    // Bodies are measured before any is read.
+    query.push(
+        " AND r.id <= (
+           SELECT id FROM (
+             SELECT id, row_number() OVER (ORDER BY id) AS place, sum(size) OVER (ORDER BY id) AS together FROM (",
+    );
+    push_select(&mut query, "r.id AS id, length(r.body) AS size", tenant, path_id);
+    start(&mut query);
+    query.push(" ORDER BY r.id LIMIT ").push_bind(limit.requests);
+    query.push(")) WHERE place = 1 OR together <= ").push_bind(rows::number(limit.bytes));
+    query.push(" ORDER BY id DESC LIMIT 1) ORDER BY r.id LIMIT ").push_bind(limit.requests);
     let found = query.build().fetch_all(conn).await?;
     rows::all(&found, rows::captured)
 }

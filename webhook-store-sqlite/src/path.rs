@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use webhook_core::store::{
-    CaptureStats, KeyedAnswer, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage,
-    Position, StoredKey,
+    CaptureStats, IdempotencyKey, KeyedAnswer, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated,
+    PathUsage, Position, StoredKey,
 };
 use webhook_core::{PathId, PathKey, Sealed, TenantId, Timestamp};
 
@@ -26,15 +26,10 @@ pub(crate) async fn insert(
     record: &PathRecord,
     key: Option<&KeyedAnswer>,
 ) -> Result<PathInserted, Fault> {
-    let named = key.iter().map(|keyed| (&record.tenant, &keyed.key));
-    let stored = key::stored(conn, named).await?.into_iter().find(|stored| stored.expires_at > record.created_at);
-    if let (Some(stored), Some(keyed)) = (stored, key) {
-        let same = stored.fingerprint == keyed.key.fingerprint;
-        return Ok(if same {
-            PathInserted::Repeated(Sealed::from_bytes(stored.answer))
-        } else {
-            PathInserted::Conflict
-        });
+    if let Some(keyed) = key
+        && let Some(answered) = answered(conn, &record.tenant, &keyed.key, record.created_at).await?
+    {
+        return Ok(answered);
     }
     let inserted = sqlx::query(
         "INSERT INTO webhook_path (key, path_id, tenant, version, settings, response, expires_at, created_at, updated_at)
@@ -70,6 +65,21 @@ pub(crate) async fn insert(
         key::remember(conn, &[stored]).await?;
     }
     Ok(PathInserted::Created)
+}
+
+/// What was answered under the key, or that it stands for something else.
+pub(crate) async fn answered(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    key: &IdempotencyKey,
+    now: Timestamp,
+) -> Result<Option<PathInserted>, Fault> {
+    let stored = key::stored(conn, std::iter::once((tenant, key))).await?;
+    let stored = stored.into_iter().find(|stored| stored.expires_at > now);
+    Ok(stored.map(|stored| match stored.fingerprint == key.fingerprint {
+        true => PathInserted::Repeated(Sealed::from_bytes(stored.answer)),
+        false => PathInserted::Conflict,
+    }))
 }
 
 pub(crate) async fn update(conn: &mut SqliteConnection, record: &PathRecord) -> Result<PathUpdated, Fault> {

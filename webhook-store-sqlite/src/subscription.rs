@@ -107,8 +107,10 @@ pub(crate) async fn generations(
 
 async fn next_generation(conn: &mut SqliteConnection, tenant: &TenantId) -> Result<Generation, Fault> {
     let next = sqlx::query_scalar(
-        "INSERT INTO webhook_tenant (tenant, generation) VALUES (?1, 1)
-         ON CONFLICT (tenant) DO UPDATE SET generation = generation + 1 RETURNING generation",
+        "INSERT INTO webhook_tenant (tenant, generation)
+         VALUES (?1, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1048576 + abs(random() % 1048576))
+         ON CONFLICT (tenant) DO UPDATE SET generation = max(generation + 1, excluded.generation)
+         RETURNING generation",
     )
     .bind(tenant.as_str())
     .fetch_one(conn)
@@ -268,7 +270,9 @@ pub(crate) async fn changes(
     .fetch_all(conn)
     .await?;
     let complete = found.len() <= limit as usize;
-    let mut changes = SubscriptionChanges { entries: Vec::with_capacity(found.len()), generation: after, complete };
+    // A tenant without a row has never changed.
+    let generation = if found.is_empty() { Generation::ZERO } else { after };
+    let mut changes = SubscriptionChanges { entries: Vec::with_capacity(found.len()), generation, complete };
     for row in found.iter().take(limit as usize) {
         if complete {
             changes.generation = Generation::new(row.try_get("generation")?);

@@ -11,7 +11,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use webhook_core::store::{
     DeliveryStore, EventStore, HistoryStore, MaintenanceStore, NextStep, Outcome, Recorded, SubscriptionStore,
 };
-use webhook_core::{Attempt, AttemptId, DeliveryState, EventId, Generation, StoreError, TenantId};
+use webhook_core::{Attempt, AttemptId, DeliveryState, EventId, StoreError, TenantId};
 use webhook_store_sqlite::{OpenError, SqliteStore, SqliteStoreOptions, Synchronous};
 
 #[tokio::test]
@@ -164,10 +164,10 @@ async fn asking_again_with_the_same_events_stores_them_once() {
 #[tokio::test]
 async fn batches_of_any_size_are_stored_whole() {
     let store = Scene::new().open().await;
-    let (subscription, _) = subscribe(&store, 1).await;
+    let (subscription, generation) = subscribe(&store, 1).await;
     let mut next = 100;
     for size in [1, 2, 3, 63, 64, 65, 127, 200] {
-        let units: Vec<_> = (next..next + size).map(|number| unit(subscription, Generation::new(1), number)).collect();
+        let units: Vec<_> = (next..next + size).map(|number| unit(subscription, generation, number)).collect();
         store.accept(at(0), &units).await.expect("it works");
         let ids: Vec<_> =
             (next..next + size).map(|number| (TenantId::default(), EventId::from_uuid(uuid(number)))).collect();

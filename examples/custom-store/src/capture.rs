@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use webhook_core::store::{
-    CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
-    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, StoredKey,
+    CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, IdempotencyKey,
+    KeyedAnswer, NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, ReadLimit,
+    StoredKey,
 };
 use webhook_core::{
     CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, Sealed, StoreError, TenantId, Timestamp,
@@ -20,18 +21,16 @@ use crate::{JournalStore, Transaction};
 impl CaptureStore for JournalStore {
     async fn insert_path(&self, record: &PathRecord, key: Option<&KeyedAnswer>) -> Result<PathInserted, StoreError> {
         self.write(|tx| {
-            let name = |key: &KeyedAnswer| (record.tenant.clone(), key.key.scope.to_owned(), key.key.key.clone());
-            let known = key.and_then(|key| tx.tables.keys.get(&name(key)));
-            match (key, known.filter(|row| row.expires_at > record.created_at)) {
-                (Some(key), Some(row)) if row.fingerprint == key.key.fingerprint => {
-                    return PathInserted::Repeated(Sealed::from_bytes(row.answer.clone()));
-                }
-                (Some(_), Some(_)) => return PathInserted::Conflict,
-                _ if tx.tables.path_named(&record.path_id).is_some() => return PathInserted::Taken,
-                _ => {}
+            if let Some(keyed) = key
+                && let Some(answered) = tx.tables.keyed_path(&record.tenant, &keyed.key, record.created_at)
+            {
+                return answered;
+            }
+            if tx.tables.path_named(&record.path_id).is_some() {
+                return PathInserted::Taken;
             }
             if let Some(keyed) = key {
-                let (tenant, scope, key) = name(keyed);
+                let (tenant, scope, key) = key_name(&record.tenant, &keyed.key);
                 let answer = keyed.answer.as_bytes().to_vec();
                 let (fingerprint, expires_at) = (keyed.key.fingerprint, keyed.key.expires_at);
                 tx.put(Change::Key(StoredKey { tenant, scope, key, fingerprint, answer, expires_at }.into()));
@@ -39,6 +38,15 @@ impl CaptureStore for JournalStore {
             tx.put(Change::Path(PathRow::new(record, PathUsage::default())));
             PathInserted::Created
         })
+    }
+
+    async fn keyed_path(
+        &self,
+        tenant: &TenantId,
+        key: &IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<PathInserted>, StoreError> {
+        self.read(|tables| tables.keyed_path(tenant, key, now))
     }
 
     async fn update_path(&self, record: &PathRecord) -> Result<PathUpdated, StoreError> {
@@ -152,11 +160,11 @@ impl CaptureStore for JournalStore {
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         self.read(|tables| {
             let rows = tables.captured(tenant, path_id).filter(|row| after.is_none_or(|after| row.id > after));
-            rows.take(limit as usize).map(CapturedRow::captured).collect()
+            limit.of(rows, |row| row.kept()).map(CapturedRow::captured).collect()
         })
     }
 
@@ -218,7 +226,19 @@ impl CaptureStore for JournalStore {
     }
 }
 
+fn key_name(tenant: &TenantId, key: &IdempotencyKey) -> (TenantId, String, String) {
+    (tenant.clone(), key.scope.to_owned(), key.key.clone())
+}
+
 impl Tables {
+    fn keyed_path(&self, tenant: &TenantId, key: &IdempotencyKey, now: Timestamp) -> Option<PathInserted> {
+        let row = self.keys.get(&key_name(tenant, key)).filter(|row| row.expires_at > now)?;
+        Some(match row.fingerprint == key.fingerprint {
+            true => PathInserted::Repeated(Sealed::from_bytes(row.answer.clone())),
+            false => PathInserted::Conflict,
+        })
+    }
+
     fn path_named(&self, path_id: &PathId) -> Option<&PathRow> {
         self.paths.values().find(|row| row.path_id == *path_id)
     }

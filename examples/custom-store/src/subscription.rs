@@ -140,7 +140,7 @@ impl SubscriptionStore for JournalStore {
 impl Transaction<'_> {
     /// Puts a changed subscription at the tenant's next generation.
     pub(crate) fn change(&mut self, mut row: SubscriptionRow) -> Generation {
-        row.version = self.tables.generation(&row.tenant).next();
+        row.version = self.tables.generation(&row.tenant).after(row.updated_at);
         let generation = row.version;
         self.put(Change::Subscription(row));
         generation

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use uuid::Uuid;
 use webhook_core::store::{
-    AcceptItem, AcceptUnit, ClaimRequest, DeliveryStore, EventStore, HistoryStore, LeaseToken, MaintenanceStore,
-    NewDelivery, Room, SubscriptionStore,
+    AcceptItem, AcceptUnit, ClaimRequest, DeliveryStore, EventStore, HistoryStore, Inserted, LeaseToken,
+    MaintenanceStore, NewDelivery, Room, SubscriptionStore,
 };
 use webhook_core::{
-    DeliveryId, Event, EventId, Generation, Sealed, Store, StoreError, SubscriptionId, SubscriptionRecord,
-    SubscriptionSettings, Target, TenantId, Timestamp,
+    DeliveryId, Event, EventId, Sealed, Store, StoreError, SubscriptionId, SubscriptionRecord, SubscriptionSettings,
+    Target, TenantId, Timestamp,
 };
 use webhook_example_custom_store::JournalStore;
 
@@ -42,9 +42,9 @@ async fn what_was_accepted_is_there_after_reopening_and_a_torn_line_is_not() -> 
     let delivery = new.id;
 
     let store = JournalStore::open(&path)?;
-    store.insert_subscription(&record, None).await?;
+    let Inserted::Created(generation) = store.insert_subscription(&record, None).await? else { panic!("it is new") };
     let item = AcceptItem::new(event.clone(), vec![new]);
-    store.accept(now, &[AcceptUnit::new(tenant.clone(), Generation::new(1), vec![item])]).await?;
+    store.accept(now, &[AcceptUnit::new(tenant.clone(), generation, vec![item])]).await?;
     let room = Room::all(1);
     let until = now + Duration::from_secs(30);
     store.claim(ClaimRequest::new(now, until, LeaseToken::new(8), 1, &room)).await?;
@@ -59,7 +59,7 @@ async fn what_was_accepted_is_there_after_reopening_and_a_torn_line_is_not() -> 
         let store = JournalStore::open(&path)?;
         assert_eq!(store.event(&tenant, event.id).await?, Some((event.clone(), 1)));
         assert_eq!(store.delivery(&tenant, delivery).await?, before);
-        assert_eq!(store.generations(std::slice::from_ref(&tenant)).await?, [Generation::new(1)]);
+        assert_eq!(store.generations(std::slice::from_ref(&tenant)).await?, [generation]);
         assert_eq!(store.backlog(now).await?.pending, 1);
         store.cancel_orphans(now, 1).await?;
     }

@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) database: Database,
     pub(crate) redis: Option<RedisOptions>,
+    pub(crate) rate_limit_processes: u32,
     pub(crate) migrations: Migrations,
     pub(crate) startup_timeout: Duration,
     pub(crate) guard: AddressGuard,
@@ -98,6 +99,7 @@ impl Config {
             trusted_proxies: networks(&flags.trusted_proxies),
             database,
             redis: redis(flags)?,
+            rate_limit_processes: flags.rate_limit_processes,
             migrations: if flags.no_migrate { Migrations::Require } else { Migrations::Apply },
             startup_timeout: flags.startup_timeout,
             guard: guard(&allowed, flags.allow_http),
@@ -120,6 +122,7 @@ impl Config {
             role = ?self.role,
             database_url = %self.database,
             redis_url = self.redis.as_ref().map(RedisOptions::address),
+            rate_limit_processes = self.redis.as_ref().map(|_| self.rate_limit_processes),
             redis_prefix = self.redis.as_ref().map(|_| &flags.redis_prefix),
             no_migrate = self.migrations == Migrations::Require,
             allow_networks = list(&mut self.allowed.iter().map(ToString::to_string)),
@@ -140,6 +143,11 @@ impl Config {
         );
         if self.key_ids.is_empty() {
             tracing::warn!("secrets are stored in clear: give --encryption-key to seal them");
+        }
+        if self.redis.is_some() && self.key_ids.is_empty() {
+            tracing::warn!(
+                "subscriptions are not shared through Redis: give --encryption-key, as only what is sealed is"
+            );
         }
         if self.redis.is_some() && !self.database.is_shared() {
             tracing::warn!(
@@ -220,7 +228,7 @@ mod tests {
         assert!(resolve(&[]).unwrap().redis.is_none());
         for (url, address) in [
             ("redis://user:canary@host/2", "redis://host:6379"),
-            ("rediss://:canary@host:1", "redis://host:1"),
+            ("rediss://:canary@host:1", "rediss://host:1"),
             ("redis+cluster://:canary@a,b:2", "redis+cluster://a:6379,b:2"),
         ] {
             let redis = resolve(&["--redis-prefix=acme", "--redis-url", url]).unwrap().redis.unwrap();

@@ -77,6 +77,10 @@ pub(crate) struct Flags {
     #[arg(long, env = "REDIS_PREFIX", global = true, value_name = "TEXT", default_value = "wh")]
     pub(crate) redis_prefix: String,
 
+    /// Processes that deliver at most: while Redis does not answer, each keeps to that fraction of every rate limit
+    #[arg(long, env = "RATE_LIMIT_PROCESSES", global = true, value_name = "COUNT", default_value_t = 4)]
+    pub(crate) rate_limit_processes: u32,
+
     /// What this process does
     #[arg(long, env = "ROLE", global = true, default_value = "all", ignore_case = true)]
     pub(crate) role: RoleFlag,

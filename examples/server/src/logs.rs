@@ -50,7 +50,11 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitErr
         "webhook_store_postgres",
         "webhook_store_sqlite",
     ];
-    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours.map(|name| (name, level)));
+    // A cluster's client warns of each try to connect, many times a second; that Redis is away is said by ours, once.
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("redis", level.min(LevelFilter::ERROR))
+        .with_targets(ours.map(|name| (name, level)));
     let writer = fmt::layer().with_writer(std::io::stdout).log_internal_errors(false);
     let writer = match format {
         LogFormat::Text => writer.with_ansi(std::io::stdout().is_terminal()).boxed(),

@@ -55,7 +55,9 @@ impl Server {
             builder = builder
                 .queue(Arc::new(RedisQueue::new(redis.clone())))
                 .notifier(Arc::new(RedisNotifier::new(redis.clone())))
-                .rate_limiter(Arc::new(RedisRateLimiter::new(redis.clone())))
+                .rate_limiter(Arc::new(
+                    RedisRateLimiter::new(redis.clone()).with_processes(config.rate_limit_processes),
+                ))
                 .shared_cache(Arc::new(RedisCache::new(redis)));
         }
         let webhooks = builder.build()?;

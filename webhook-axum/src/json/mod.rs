@@ -100,13 +100,19 @@ pub(crate) fn has_nul(value: &Value) -> bool {
 
 /// An answer in JSON.
 pub(crate) fn answer(status: StatusCode, value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => written(status, body),
-        Err(error) => {
-            tracing::error!(error = &error as &(dyn std::error::Error + 'static), "an answer has no JSON form");
-            axum::response::IntoResponse::into_response(Problem::internal())
-        }
+    let mut body = Vec::new();
+    match write(&mut body, value) {
+        Ok(()) => written(status, body),
+        Err(problem) => axum::response::IntoResponse::into_response(problem),
     }
+}
+
+/// Appends a part of an answer.
+pub(crate) fn write(out: &mut Vec<u8>, value: &impl Serialize) -> Result<(), Problem> {
+    serde_json::to_writer(out, value).map_err(|error| {
+        tracing::error!(error = &error as &(dyn std::error::Error + 'static), "an answer has no JSON form");
+        Problem::internal()
+    })
 }
 
 /// An answer whose JSON is written already.

@@ -1,6 +1,6 @@
 //! Where requests are captured.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use webhook_core::{Captured, CustomResponse, Error, IncomingRequest, Noun, PathId, Refusal};
 
 use crate::api::ApiState;
+use crate::capture_budget::{Account, Busy};
 use crate::captured_body::{self, ReadBody};
 use crate::client_address::client_address;
 use crate::problem::Problem;
@@ -30,7 +31,10 @@ const PREFIX: &str = "/webhook/";
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/webhook/{path_id}", tag = "Capturing", params(("path_id" = String, Path)),
     request_body(content = wire::RawBody, content_type = "*/*"),
-    responses((status = 200, description = "Stored: the default answer", body = wire::CaptureReceipt)),
+    responses(
+        (status = 200, description = "Stored: the default answer", body = wire::CaptureReceipt),
+        (status = 431, description = "The head has more than 100 fields, or is too long: nothing is kept"),
+    ),
     security(()),
 ))]
 pub(crate) async fn capture_request(State(state): State<Arc<ApiState>>, request: Request) -> Response {
@@ -78,10 +82,13 @@ async fn capture(state: &Arc<ApiState>, request: Request) -> Result<Response, Pr
 async fn store(state: Arc<ApiState>, path_id: PathId, parts: Parts, body: Body) -> Result<Captured, Problem> {
     let options = state.webhooks.options();
     let limit = options.capture_max_body;
-    let read = captured_body::read(body, options.capture_prefix.min(limit), limit, &state.capture_budget).await;
-    let read = read.map_err(|captured_body::Busy| Problem::unavailable())?;
+    let addresses = addresses(&state, &parts);
+    let account = Account { path: path_id.clone(), sender: addresses.map(|(sender, _)| sender) };
+    let prefix = options.capture_prefix.min(limit);
+    let read = captured_body::read(body, prefix, limit, &state.capture_budget, &account).await;
+    let read = read.map_err(|Busy| Problem::unavailable())?;
     let refusal = read.refusal;
-    let request = incoming(&state, parts, &read);
+    let request = incoming(parts, addresses, &read);
     let captured = state.webhooks.capture(&path_id, request, refusal).await?;
     drop(read);
     Ok(captured)
@@ -94,7 +101,14 @@ fn path_id(parts: &Parts) -> Result<PathId, Problem> {
     name.parse().map_err(|_| Error::NotFound(Noun::Path).into())
 }
 
-fn incoming(state: &ApiState, parts: Parts, read: &ReadBody) -> IncomingRequest {
+/// Who sent it, as far as proxies are believed, and who is connected.
+fn addresses(state: &ApiState, parts: &Parts) -> Option<(IpAddr, IpAddr)> {
+    let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    let sender = client_address(peer.ip(), &parts.headers, &state.options.trusted_proxies);
+    Some((sender, peer.ip().to_canonical()))
+}
+
+fn incoming(parts: Parts, addresses: Option<(IpAddr, IpAddr)>, read: &ReadBody) -> IncomingRequest {
     // The path as the caller wrote it, in front of what a host's prefix took off.
     let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
     let mut request = IncomingRequest::new(parts.method.as_str(), uri.path());
@@ -106,10 +120,7 @@ fn incoming(state: &ApiState, parts: Parts, read: &ReadBody) -> IncomingRequest 
         request.headers.insert(0, ("host".to_owned(), authority.to_string().into()));
     }
     request.trailers = read.trailers.clone();
-    if let Some(ConnectInfo(peer)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() {
-        request.peer_address = Some(peer.ip().to_canonical());
-        request.ip_address = Some(client_address(peer.ip(), &parts.headers, &state.options.trusted_proxies));
-    }
+    (request.ip_address, request.peer_address) = addresses.unzip();
     request.body = read.kept.clone();
     request.body_size = read.size;
     request.body_sha256 = read.sha256;

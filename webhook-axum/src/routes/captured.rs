@@ -7,11 +7,12 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use webhook_core::{CaptureFilter, ReplayRequest, Secret};
+use webhook_core::{CaptureFilter, CapturedRequest, ReplayRequest, Secret};
 
 use super::capture::SANDBOX;
 use crate::api::ApiState;
 use crate::extract::{CapturePathId, CaptureRequestId, Reader, Writer};
+use crate::page_writer::PageWriter;
 use crate::problem::Problem;
 use crate::query::{Flag, Query};
 use crate::wire::{Body as ShowBody, Credentials, Show};
@@ -20,7 +21,17 @@ use crate::{body, json, wire};
 /// Lists and streams cut a body here.
 pub(super) const LISTED_BODY: u32 = 64 * 1024;
 
+/// Requests of a list that are read at once …
+const AT_ONCE: u32 = 16;
+/// … and after those whose bodies were small …
+const MANY_AT_ONCE: u32 = 64;
+/// … which is so many bytes together.
+const SMALL: usize = 64 * 1024;
+
 /// List captured requests
+///
+/// A page ends early, with a `next_cursor`, when it has more than 4 MiB. With `offset` or `page` bodies are cut further
+/// instead (`body_cut`), and it ends at 8 MiB.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/paths/{path_id}/logs", tag = "Capturing", params(
         ("path_id" = String, Path),
@@ -45,15 +56,23 @@ pub(crate) async fn list_captured_requests(
     let show = Show { body, credentials: credentials_of(&mut query) };
     query.finish()?;
     let limit = if body == ShowBody::Shown { LISTED_BODY } else { 0 };
-    let page = state.webhooks.captured_requests(caller.tenant(), &path_id, &filter, paging.request, limit).await?;
-    let answer = paging.answer(page, |captured| captured.id.as_uuid(), |captured| wire::Captured::of(captured, show));
-    Ok(json::answer(StatusCode::OK, &answer))
+    let (mut answer, mut at_once) = (PageWriter::new(paging), AT_ONCE);
+    while let Some(wanted) = answer.wanted(at_once) {
+        let room = limit.min(u32::try_from(answer.room()).unwrap_or(u32::MAX));
+        let page = state.webhooks.captured_requests(caller.tenant(), &path_id, &filter, wanted, room).await?;
+        let bytes: usize = page.items.iter().map(|captured| captured.request.body.len()).sum();
+        at_once = if bytes <= SMALL { MANY_AT_ONCE } else { AT_ONCE };
+        let shown = |captured: CapturedRequest, room| wire::Captured::of(captured.cut_to(room), show);
+        answer.write(page, |captured| captured.id.as_uuid(), shown)?;
+    }
+    answer.finish()
 }
 
 /// Read a captured request
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/paths/{path_id}/logs/{request_id}", tag = "Capturing", params(
         ("path_id" = String, Path), ("request_id" = wire::Id, Path),
+        ("include_body" = Option<bool>, Query, description = "With its body, as far as it is kept (default true)"),
         ("mask" = Option<bool>, Query, description = "Hides the values of headers that are credentials"),
     ),
     responses((status = 200, description = "The request", body = wire::Captured)),

@@ -1,5 +1,6 @@
 //! Captured requests as a file.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,7 +11,8 @@ use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use http::HeaderValue;
 use http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use webhook_core::{CaptureFilter, CaptureId, Error, PathId, TenantId, Webhooks};
+use webhook_core::store::ReadLimit;
+use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, Error, PathId, TenantId, Webhooks};
 
 use super::capture::SANDBOX;
 use super::captured::{attachment, credentials_of, filter};
@@ -23,14 +25,16 @@ use crate::query::Query;
 use crate::wire;
 use crate::wire::Credentials;
 
-/// Requests held at once: each may have a body of a mebibyte.
-const AT_ONCE: u32 = 16;
+/// What is read at once, more than these bytes only where one request alone has more …
+const AT_ONCE: ReadLimit = ReadLimit::requests(100).with_bytes(512 << 10);
+/// … and written at once: a chunk ends behind so many bytes.
+const CHUNK: usize = 64 << 10;
 
 /// Export captured requests
 ///
 /// All that the path holds now and that match, oldest first, with the bodies as far as they are kept. CSV has an
-/// apostrophe in front of what a spreadsheet would take for a formula; HAR has bodies that are no text in the custom field
-/// `_base64`. A file that ends before its format does is incomplete.
+/// apostrophe in front of whatever a spreadsheet might take for a formula, also inside of a field; HAR has bodies that are no
+/// text in the custom field `_base64`, and trailers in `_trailers`. A file that ends before its format does is incomplete.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/paths/{path_id}/export", tag = "Capturing", params(
         ("path_id" = String, Path),
@@ -67,6 +71,7 @@ pub(crate) async fn export_captured_requests(
         format,
         credentials,
         after: None,
+        read: VecDeque::new(),
         last: path.usage.last_id,
         written: 0,
         place: Place::Head,
@@ -88,6 +93,8 @@ struct Export {
     format: Format,
     credentials: Credentials,
     after: Option<CaptureId>,
+    /// What is read, and not yet written.
+    read: VecDeque<CapturedRequest>,
     /// The newest request when it began: what comes later is not waited for.
     last: Option<CaptureId>,
     written: u64,
@@ -108,34 +115,38 @@ impl Export {
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let mut out = Vec::new();
-        match self.place {
-            Place::Head => {
-                out.extend_from_slice(self.format.head().as_bytes());
-                self.place = Place::Requests;
+        while out.is_empty() {
+            match self.place {
+                Place::Head => {
+                    out.extend_from_slice(self.format.head().as_bytes());
+                    self.place = Place::Requests;
+                }
+                Place::Requests => self.push_requests(&mut out).await?,
+                Place::End => return Ok(None),
             }
-            Place::Requests => self.push_page(&mut out).await?,
-            Place::End => return Ok(None),
         }
         Ok(Some(out.into()))
     }
 
-    async fn push_page(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
-        let page = self.webhooks.captured_after(&self.tenant, &self.path_id, self.after, AT_ONCE).await?;
-        let mut more = page.len() == AT_ONCE as usize;
-        for captured in page {
-            if self.last.is_none_or(|last| captured.id > last) {
-                more = false;
-                break;
-            }
+    /// Some requests, or the file's end.
+    async fn push_requests(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        if self.read.is_empty() {
+            let read = self.webhooks.captured_after(&self.tenant, &self.path_id, self.after, AT_ONCE).await?;
+            self.read =
+                read.into_iter().take_while(|captured| self.last.is_some_and(|last| captured.id <= last)).collect();
+        }
+        if self.read.is_empty() {
+            out.extend_from_slice(self.format.tail().as_bytes());
+            self.place = Place::End;
+        }
+        while out.len() < CHUNK
+            && let Some(captured) = self.read.pop_front()
+        {
             self.after = Some(captured.id);
             if self.filter.matches(&captured) {
                 self.format.push(out, captured, self.written, self.credentials);
                 self.written += 1;
             }
-        }
-        if !more {
-            out.extend_from_slice(self.format.tail().as_bytes());
-            self.place = Place::End;
         }
         Ok(())
     }

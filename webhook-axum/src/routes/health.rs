@@ -51,8 +51,13 @@ pub(crate) async fn get_liveness() -> Response {
 ))]
 pub(crate) async fn get_readiness(State(state): State<Arc<ApiState>>) -> Response {
     let store = check("store", async { Some(state.webhooks.check_store().await.is_ok()) });
-    let queue = check("queue", async { state.webhooks.check_queue().await.map(|depth| depth.is_ok()) });
+    let name = state.webhooks.queue_name().unwrap_or("queue");
+    let queue = check(name, async { state.webhooks.check_queue().await.map(|depth| depth.is_ok()) });
     let (store, queue) = tokio::join!(store, queue);
+    // Without its queue a process works on: it asks the store.
+    let without_queue = queue.as_ref().is_some_and(|check| check.status != "ok");
+    let queue =
+        queue.map(|check| wire::Check { status: if without_queue { "degraded" } else { check.status }, ..check });
     let mut checks: Vec<wire::Check> = [store, queue].into_iter().flatten().collect();
     let last = state.webhooks.last_claim();
     if last.is_some() || state.duty == Duty::Deliveries {
@@ -66,7 +71,7 @@ pub(crate) async fn get_readiness(State(state): State<Arc<ApiState>>) -> Respons
     let idle = state.duty == Duty::Deliveries && failed("worker");
     let (code, status) = if failed("store") || failed("server") || idle {
         (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
-    } else if failed("queue") || failed("worker") {
+    } else if without_queue || failed("worker") {
         (StatusCode::OK, "degraded")
     } else {
         (StatusCode::OK, "ready")

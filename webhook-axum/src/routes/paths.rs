@@ -13,6 +13,7 @@ use webhook_core::{CapturePath, Conflict, Error, PathCreated, PathDraft};
 
 use crate::api::ApiState;
 use crate::extract::{CapturePathId, IdempotencyKey, Reader, Writer};
+use crate::page_writer::PageWriter;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::{body, json, wire};
@@ -24,6 +25,8 @@ const PATCH_TRIES: usize = 5;
 /// A path is active that was reached so long ago at most.
 const ACTIVE: Duration = Duration::from_secs(24 * 3600);
 const RECENT: u32 = 10;
+/// Paths of a list that are read at once, each perhaps with a long response.
+const AT_ONCE: u32 = 16;
 
 /// Create a capture path
 ///
@@ -57,6 +60,9 @@ pub(crate) async fn create_path(
 }
 
 /// List capture paths
+///
+/// A page ends early, with a `next_cursor`, when it has more than 4 MiB, with `offset` or `page` 8 MiB: their responses may be
+/// long.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/paths", tag = "Capturing",
     responses((status = 200, description = "A page, newest first", body = wire::List<wire::Path>)),
@@ -68,9 +74,12 @@ pub(crate) async fn list_paths(
 ) -> Result<Response, Problem> {
     let paging = query.paging();
     query.finish()?;
-    let page = state.webhooks.capture_paths(caller.tenant(), paging.request).await?;
-    let answer = paging.answer(page, |path| path.key.as_uuid(), |path| shown(&state, path));
-    Ok(json::answer(StatusCode::OK, &answer))
+    let mut answer = PageWriter::new(paging);
+    while let Some(wanted) = answer.wanted(AT_ONCE) {
+        let page = state.webhooks.capture_paths(caller.tenant(), wanted).await?;
+        answer.write(page, |path| path.key.as_uuid(), |path, _| shown(&state, path))?;
+    }
+    answer.finish()
 }
 
 /// Read a capture path

@@ -30,6 +30,14 @@ use first_request::FirstRequest;
 /// After an accept that failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes that an HTTP/1 connection reads ahead at most: what a body that is not wanted yet takes of memory. A request's
+/// head has room in it too, and gets 431 beyond.
+const CONNECTION_BUFFER: usize = 128 << 10;
+/// The same for a request on an HTTP/2 connection …
+const STREAM_WINDOW: u32 = 64 << 10;
+/// … and for all on it together: some that wait leave room for others.
+const CONNECTION_WINDOW: u32 = 512 << 10;
+
 /// Deadlines and limits of [`serve`], each with its default.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -85,10 +93,16 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 
 fn http(options: &ServeOptions) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_buf_size(CONNECTION_BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(options.max_streams)
         .keep_alive_interval(options.body_timeout)
         .keep_alive_timeout(options.header_timeout);

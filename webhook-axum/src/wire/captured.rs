@@ -63,7 +63,7 @@ pub(crate) struct Captured {
     /// The header fields that came after a chunked body.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Vec<FieldValue>>, required = false))]
-    trailers: Vec<(String, FieldValue)>,
+    pub(crate) trailers: Vec<(String, FieldValue)>,
     /// The body, as far as it is kept and shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) body: Option<String>,
@@ -127,7 +127,7 @@ impl Captured {
             Body::Left => (None, None),
             Body::Shown => {
                 let partial = cut || request.body_truncated;
-                let (body, encoding) = encode(&request.body, partial);
+                let (body, encoding) = encode(request.body, partial);
                 (Some(body), Some(encoding))
             }
         };
@@ -174,15 +174,20 @@ fn field(name: String, value: &Bytes, credentials: Credentials) -> (String, Fiel
 }
 
 /// Bytes as text. A text that was cut in the middle of a character is still one, without that character.
-fn encode(bytes: &[u8], partial: bool) -> (String, Encoding) {
-    let whole = match std::str::from_utf8(bytes) {
-        Ok(text) => Some(text),
-        Err(error) if partial && error.error_len().is_none() => std::str::from_utf8(&bytes[..error.valid_up_to()]).ok(),
-        Err(_) => None,
-    };
-    match whole {
-        Some(text) => (text.to_owned(), Encoding::Utf8),
-        None => (STANDARD.encode(bytes), Encoding::Base64),
+fn encode(bytes: Bytes, partial: bool) -> (String, Encoding) {
+    // Not copied where nobody else has them.
+    match String::from_utf8(bytes.into()) {
+        Ok(text) => (text, Encoding::Utf8),
+        Err(error) => {
+            let (fault, mut bytes) = (error.utf8_error(), error.into_bytes());
+            if partial && fault.error_len().is_none() {
+                bytes.truncate(fault.valid_up_to());
+            }
+            match String::from_utf8(bytes) {
+                Ok(text) => (text, Encoding::Utf8),
+                Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),
+            }
+        }
     }
 }
 
@@ -288,11 +293,11 @@ mod tests {
 
     #[test]
     fn a_text_that_was_cut_is_a_text() {
-        let text = "a\u{20ac}".as_bytes();
-        assert_eq!(encode(text, false), ("a\u{20ac}".to_owned(), Encoding::Utf8));
-        assert_eq!(encode(&text[..3], true), ("a".to_owned(), Encoding::Utf8));
-        assert_eq!(encode(&text[..3], false).1, Encoding::Base64);
-        assert_eq!(encode(b"\xff", true).1, Encoding::Base64);
-        assert_eq!(encode(b"\0", false), ("\0".to_owned(), Encoding::Utf8));
+        let text = Bytes::from("a\u{20ac}");
+        assert_eq!(encode(text.clone(), false), ("a\u{20ac}".to_owned(), Encoding::Utf8));
+        assert_eq!(encode(text.slice(..3), true), ("a".to_owned(), Encoding::Utf8));
+        assert_eq!(encode(text.slice(..3), false).1, Encoding::Base64);
+        assert_eq!(encode(Bytes::from_static(b"\xff"), true).1, Encoding::Base64);
+        assert_eq!(encode(Bytes::from_static(b"\0"), false), ("\0".to_owned(), Encoding::Utf8));
     }
 }

@@ -1,5 +1,8 @@
 //! What is done with captured requests.
 
+use axum::body::{Body, Bytes};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use webhook_core::Role;
@@ -151,7 +154,7 @@ async fn exports_hold_everything_in_every_format() {
     let (kind, name, body) = export("format=csv&q=cmd").await;
     assert_eq!((&*kind, &*name), ("text/csv; charset=utf-8", "attachment; filename=\"p.csv\""));
     assert!(body.starts_with("id,timestamp,method,path,"));
-    assert_eq!(body.matches(",utf8,\"'=1+").count(), 40, "formulas are defused: {body}");
+    assert_eq!(body.matches(",\"utf8\",\"'=1+").count(), 40, "formulas are defused: {body}");
     assert!(body.ends_with("=1+39,\"\"x\"\"\n\"\r\n"));
 
     let (kind, _, body) = export("format=har").await;
@@ -166,6 +169,29 @@ async fn exports_hold_everything_in_every_format() {
     host.path(json!({"path_id": "empty"})).await;
     assert_eq!(host.get("/api/paths/empty/export").await.expect(200), json!([]));
     host.get("/api/paths/p/export?format=xml").await.problem(422);
+}
+
+#[tokio::test]
+async fn trailers_are_in_every_export() {
+    let host = Host::new();
+    host.path(json!({"path_id": "p"})).await;
+    let mut trailers = http::HeaderMap::new();
+    trailers.append("x-sum", "1;=2".parse().unwrap());
+    trailers.append("x-sum", http::HeaderValue::from_bytes(b"\xff").unwrap());
+    let frames = [Frame::data(Bytes::from("x")), Frame::trailers(trailers)].map(Ok::<_, std::convert::Infallible>);
+    let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+    host.send(request("POST", "/webhook/p", "").body(body).unwrap()).await.expect(200);
+    let export = async |format: &str| host.get(&format!("/api/paths/p/export?format={format}")).await.body;
+    let logs: Value = serde_json::from_slice(&export("json").await).unwrap();
+    assert_eq!(logs[0]["trailers"], json!([["x-sum", "1;=2"], ["x-sum", {"base64": "/w=="}]]));
+    let har: Value = serde_json::from_slice(&export("har").await).unwrap();
+    let expected = json!([{"name": "x-sum", "value": "1;=2"}, {"name": "x-sum", "value": "", "_base64": "/w=="}]);
+    assert_eq!(har["log"]["entries"][0]["request"]["_trailers"], expected);
+    let csv = String::from_utf8(export("csv").await).unwrap();
+    let (head, row) = csv.split_once("\r\n").unwrap();
+    assert!(head.contains(",headers,trailers,body_encoding,"), "{head}");
+    let field = r#""[[""x-sum"",""1;'=2""],[""x-sum"",{""base64"":""/w==""}]]","utf8","x""#;
+    assert!(row.contains(field), "{row}");
 }
 
 #[tokio::test]

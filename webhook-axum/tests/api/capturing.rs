@@ -10,7 +10,7 @@ use axum::extract::ConnectInfo;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use serde_json::{Value, json};
+use serde_json::json;
 use webhook_axum::{Api, ApiOptions};
 use webhook_core::Options;
 
@@ -265,24 +265,46 @@ async fn a_path_that_forwards_makes_events_and_refuses_what_it_cannot_forward() 
     host.call("PATCH", &format!("/api/paths/{path}"), crate::host::ACME, same.to_string()).await.expect(200);
 }
 
+/// A host that keeps `prefix` bytes of a body, and holds `budget` bytes of bodies at once.
+fn host_with_budget(prefix: usize, budget: usize) -> Host {
+    let mut options = Options::default();
+    options.capture_prefix = prefix;
+    let host = Host::with_options(options);
+    let mut options = ApiOptions::default();
+    options.capture_budget = budget;
+    let api = Api::new(host.webhooks.clone()).options(options);
+    Host { router: api.authenticator(std::sync::Arc::new(crate::host::keys())).router(), ..host }
+}
+
+/// A body of these parts, each that much later than the one before.
+fn timed(parts: impl IntoIterator<Item = (Duration, usize), IntoIter: Send + 'static>) -> Body {
+    let parts = futures_util::stream::iter(parts);
+    let parts = futures_util::StreamExt::then(parts, async |(pause, bytes)| {
+        tokio::time::sleep(pause).await;
+        Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; bytes])))
+    });
+    Body::new(StreamBody::new(Box::pin(parts)))
+}
+
+/// A body that begins with so many bytes and never ends.
+fn stalled(bytes: usize) -> Body {
+    timed([(Duration::ZERO, bytes), (Duration::from_secs(3600), 1)])
+}
+
+/// A request from that address.
+fn from_address(peer: &str, uri: &str, body: Body) -> Request<Body> {
+    let mut call = incoming("POST", uri);
+    call.extensions_mut().unwrap().insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 9)));
+    call.body(body).unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn bodies_beyond_the_budget_wait_and_are_then_turned_away() {
-    let host = Host::new();
+    let host = host_with_budget(64 << 10, 64 << 10);
     let path = host.path(json!({})).await;
-    let mut options = ApiOptions::default();
-    options.capture_budget = 64 << 10;
-    let api = Api::new(host.webhooks.clone()).options(options);
-    let host = Host { router: api.authenticator(std::sync::Arc::new(crate::host::keys())).router(), ..host };
     let uri = format!("/webhook/{path}");
-    let data = || Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; 60 << 10])));
-    let slow = futures_util::StreamExt::chain(
-        futures_util::stream::iter([data()]),
-        futures_util::stream::once(async move {
-            tokio::time::sleep(Duration::from_secs(8)).await;
-            data()
-        }),
-    );
-    let slow = host.send(incoming("POST", &uri).body(Body::new(StreamBody::new(Box::pin(slow)))).unwrap());
+    let slow = timed([(Duration::ZERO, 30 << 10), (Duration::from_secs(4), 30 << 10), (Duration::from_secs(4), 1)]);
+    let slow = host.send(incoming("POST", &uri).body(slow).unwrap());
     let others = async {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let turned_away = host.call("POST", &uri, "", "y".repeat(60 << 10)).await;
@@ -293,7 +315,80 @@ async fn bodies_beyond_the_budget_wait_and_are_then_turned_away() {
     };
     let (slow, stored) = tokio::join!(slow, others);
     assert_eq!(stored, 1, "a small one needs no budget, and what was answered 503 is not there");
-    slow.problem(503);
+    slow.expect(200);
     host.call("POST", &uri, "", "y".repeat(60 << 10)).await.expect(200);
-    let _: Value = host.get(&format!("/api/paths/{path}")).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_sender_and_one_path_hold_no_more_than_their_share() {
+    let host = host_with_budget(1 << 20, 64 << 20);
+    for name in ["p", "q"] {
+        host.path(json!({"path_id": name})).await;
+    }
+    let began = tokio::time::Instant::now();
+    // Each holds the most that there is to hold, and nothing more comes.
+    let hold = |number: usize, peer: String| {
+        let call = from_address(&peer, "/webhook/p", stalled((1 << 20) - 1));
+        let router = host.router.clone();
+        (number, tokio::spawn(tower::ServiceExt::oneshot(router, call)))
+    };
+    let one_sender = (0..64).map(|number| hold(number, "198.51.100.1".to_owned()));
+    let one_network = (64..128).map(|number| hold(number, format!("2001:db8::{number:x}")));
+    let holding: Vec<_> = one_sender.chain(one_network).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let large = || Body::from("y".repeat(1 << 20));
+    for peer in ["203.0.113.1", "198.51.100.1"] {
+        host.send(from_address(peer, "/webhook/q", large())).await.expect(200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "another path waits for nobody: {:?}", began.elapsed());
+    host.send(from_address("203.0.113.1", "/webhook/p", Body::from("small"))).await.expect(200);
+    let mut statuses = std::collections::BTreeMap::<u16, usize>::new();
+    for (_, answer) in holding {
+        *statuses.entry(answer.await.unwrap().unwrap().status().as_u16()).or_default() += 1;
+    }
+    // Eight of each sender at once, two of whom have the whole path; who waited got the place of who was given up.
+    assert_eq!(statuses.keys().copied().collect::<Vec<_>>(), [408, 503], "{statuses:?}");
+    assert!(statuses[&408] >= 16, "{statuses:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    host.send(from_address("198.51.100.1", "/webhook/p", large())).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stalls_or_drips_is_given_up_and_kept_so_far() {
+    let host = Host::new();
+    let path = host.path(json!({})).await;
+    let uri = format!("/webhook/{path}");
+    let drip = |first: usize, pause: u64, bytes: usize| {
+        timed(
+            std::iter::once((Duration::ZERO, first)).chain((0..400).map(move |_| (Duration::from_secs(pause), bytes))),
+        )
+    };
+    for (name, body, seconds) in [
+        ("small and stalled", stalled(10), 5),
+        ("large and stalled", stalled(1 << 20), 5),
+        ("large and dripping", drip(1 << 20, 4, 1), 5),
+        ("large and slower than the rate", drip(20 << 10, 1, 4 << 10), 12),
+    ] {
+        let began = tokio::time::Instant::now();
+        let answer = host.send(incoming("POST", &uri).body(body).unwrap()).await;
+        assert_eq!(answer.problem(408)["code"], "body_timeout", "{name}");
+        assert!(began.elapsed() <= Duration::from_secs(seconds), "{name}: {:?}", began.elapsed());
+        let log = &host.logs(&path).await[0];
+        assert_eq!((&log["response_status"], &log["body_truncated"]), (&json!(408), &json!(true)), "{name}");
+    }
+    // At the rate it may take as long as it takes.
+    host.send(incoming("POST", &uri).body(drip(20 << 10, 1, 8 << 10)).unwrap()).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_large_bodies_waits_for_its_share_and_is_stored() {
+    let host = host_with_budget(1 << 20, 8 << 20);
+    let path = host.path(json!({})).await;
+    let part = (Duration::from_millis(1), 256 << 10);
+    let calls = (0..64).map(|_| host.send(from_address("198.51.100.1", &format!("/webhook/{path}"), timed([part; 4]))));
+    for answer in futures_util::future::join_all(calls).await {
+        answer.expect(200);
+    }
+    let stats = host.get(&format!("/api/paths/{path}/stats")).await.expect(200);
+    assert_eq!((&stats["total_requests"], &stats["bytes"]), (&json!(64), &json!(64 << 20)));
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::field_reassign_with_default, reason = "the options are non-exhaustive")]
 
 mod access;
+mod bounded;
 mod captured;
 mod capturing;
 mod conventions;

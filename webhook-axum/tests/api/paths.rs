@@ -131,6 +131,24 @@ async fn a_key_creates_once() {
 }
 
 #[tokio::test]
+async fn a_repeat_is_answered_as_the_first_was_when_the_subscription_is_gone() {
+    let host = Host::new();
+    let subscription = text(&host.subscription().await["id"]);
+    let create = async |key: &str, more: Value| {
+        let mut body = json!({"forward_to": [subscription]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let call = request("POST", "/api/paths", ACME).header("idempotency-key", key);
+        host.send(call.body(body.to_string().into()).unwrap()).await
+    };
+    let first = create("k1", json!({})).await.expect(201);
+    host.call("DELETE", &format!("/subscriptions/{subscription}"), ACME, "").await;
+    assert_eq!(create("k1", json!({})).await.expect(201), first);
+    assert_eq!(create("k1", json!({"description": "x"})).await.problem(409)["code"], "idempotency_key_reused");
+    assert!(create("k2", json!({})).await.problem(422)["errors"]["forward_to[0]"].is_array());
+    create("k2", json!({"forward_to": []})).await.expect(201);
+}
+
+#[tokio::test]
 async fn a_deleted_path_is_gone_with_all_it_held() {
     let host = Host::new();
     let (path, id) = host.captured().await;

@@ -74,14 +74,15 @@ impl Webhooks {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when there is no such path; after [`Error::Store`] it may be stored or not: answer that with
-    /// 503.
+    /// [`Error::NotFound`] when there is no such path; [`Error::Invalid`] when the method, path, query or HTTP version has a
+    /// NUL, which HTTP allows in none of them; after [`Error::Store`] it may be stored or not: answer that with 503.
     pub async fn capture(
         &self,
         path_id: &PathId,
         request: IncomingRequest,
         refusal: Option<Refusal>,
     ) -> Result<Captured, Error> {
+        request.check()?;
         self.capturer().capture(path_id, request, refusal).await
     }
 }

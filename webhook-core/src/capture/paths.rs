@@ -55,23 +55,30 @@ impl Webhooks {
         fingerprint: [u8; 32],
         answer: impl FnOnce(&CapturePath) -> Vec<u8> + Send,
     ) -> Result<PathCreated, Error> {
-        self.check_path(tenant, &draft, &[]).await?;
-        let (record, path) = self.new_path(tenant, draft);
         let context = self.context();
         let aad = format!("answer/paths/{tenant}/{key}").into_bytes();
         let expires_at = context.now() + context.options.idempotency_window;
-        let keyed = KeyedAnswer {
-            key: IdempotencyKey::new("paths", key, fingerprint, expires_at),
-            answer: context.keyring.seal(&*context.entropy, &aad, &answer(&path)),
+        let key = IdempotencyKey::new("paths", key, fingerprint, expires_at);
+        let inserted = match self.check_path(tenant, &draft, &[]).await {
+            Ok(()) => {
+                let (record, path) = self.new_path(tenant, draft);
+                let answer = context.keyring.seal(&*context.entropy, &aad, &answer(&path));
+                match self.insert_path(&record, Some(&KeyedAnswer { key, answer })).await? {
+                    PathInserted::Created => return Ok(PathCreated::Created(Box::new(path))),
+                    inserted => inserted,
+                }
+            }
+            // What was acceptable at first may not be any more, as a subscription is gone: a repeat is answered all the
+            // same.
+            Err(error) => context.store.keyed_path(tenant, &key, context.now()).await?.ok_or(error)?,
         };
-        match self.insert_path(&record, Some(&keyed)).await? {
-            PathInserted::Created => Ok(PathCreated::Created(Box::new(path))),
+        match inserted {
             PathInserted::Repeated(sealed) => {
                 let answer = context.keyring.open(&aad, &sealed).map_err(|error| Error::Unreadable(error.into()))?;
                 Ok(PathCreated::Repeated(answer.to_vec()))
             }
             PathInserted::Conflict => Err(Conflict::KeyReused.into()),
-            PathInserted::Taken => Err(Conflict::PathTaken.into()),
+            PathInserted::Taken | PathInserted::Created => Err(Conflict::PathTaken.into()),
         }
     }
 

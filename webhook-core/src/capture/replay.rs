@@ -54,7 +54,7 @@ pub struct Replayed {
     /// Its delivery.
     pub delivery: DeliveryId,
     /// Names of captured headers that do not go along: those of the connection, those for the host that was called when
-    /// it is another one now, and those whose values are not text.
+    /// it is another one now, those whose values are not text, and all trailers.
     pub stripped_headers: Vec<String>,
 }
 
@@ -139,6 +139,11 @@ fn end_to_end(captured: &CapturedRequest, target_url: &str) -> (Vec<(String, Sec
             _ => stripped.push(name.clone()),
         }
     }
+    for (name, _) in &captured.request.trailers {
+        if !stripped.contains(name) {
+            stripped.push(name.clone());
+        }
+    }
     (kept, stripped)
 }
 
@@ -200,6 +205,14 @@ mod tests {
         for target in ["https://hooks.example:8443/", "https://hooks.example.evil/", "https://evil/", "nonsense"] {
             assert_eq!(end_to_end(&captured, target).1, ["authorization", "cookie"], "{target}");
         }
+    }
+
+    #[test]
+    fn trailers_are_told() {
+        let mut captured = captured(&[("trailer", "x-sum"), ("x-a", "1")]);
+        captured.request.trailers = ["x-sum", "x-a", "x-sum"].map(|name| (name.to_owned(), Bytes::new())).to_vec();
+        let (kept, stripped) = end_to_end(&captured, "https://other.example/");
+        assert_eq!((names(&kept), stripped), (vec!["x-a"], ["trailer", "x-sum", "x-a"].map(str::to_owned).to_vec()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::PathId;
-use crate::{CaptureId, TenantId, Timestamp};
+use crate::{CaptureId, Invalid, TenantId, Timestamp};
 
 /// A header field as it came: its name in lower case, which is all that the HTTP library keeps of it, and the bytes of
 /// its value.
@@ -67,6 +67,22 @@ impl IncomingRequest {
         self.body_size = self.body.len() as u64;
         self.body_sha256 = sha256(&self.body);
         self
+    }
+}
+
+impl IncomingRequest {
+    /// Not every store's texts can hold a NUL, and HTTP has none there.
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        let mut invalid = Invalid::new();
+        let query = self.query.as_deref().unwrap_or_default();
+        for (field, text) in
+            [("method", &*self.method), ("path", &*self.path), ("query", query), ("http_version", &*self.http_version)]
+        {
+            if text.contains('\0') {
+                invalid.push(field, "has a NUL");
+            }
+        }
+        invalid.into_result()
     }
 }
 

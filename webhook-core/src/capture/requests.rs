@@ -2,7 +2,7 @@
 
 use super::{CaptureFilter, CapturedRequest, PathId};
 use crate::error::Noun;
-use crate::store::{Page, PageRequest};
+use crate::store::{Page, PageRequest, ReadLimit};
 use crate::{CaptureId, Error, TenantId, Webhooks};
 
 const AT_ONCE: u32 = 1000;
@@ -28,14 +28,15 @@ impl Webhooks {
         Ok(self.context().store.list_captured(tenant, path_id, filter, page, body_limit).await?)
     }
 
-    /// The requests of a path that come after the one with this id, oldest first, at most `limit`, with all of their
-    /// bodies that is kept: for going through all of them in constant memory.
+    /// The requests of a path that come after the one with this id, oldest first, as many as come within `limit`,
+    /// with all of their bodies that is kept: for going through all of them in constant memory. There is always one where
+    /// there is any.
     pub async fn captured_after(
         &self,
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, Error> {
         self.path_record(tenant, path_id).await?;
         Ok(self.context().store.captured_after(tenant, path_id, after, limit).await?)

@@ -151,9 +151,13 @@ fn refusal(name: &str) -> Option<&'static str> {
         | "reporting-endpoints"
         | "accept-ch"
         | "critical-ch"
-        | "public-key-pins" => Some("would reach beyond this one answer, into the origin that the path shares"),
+        | "public-key-pins"
+        | "speculation-rules" => Some("would reach beyond this one answer, into the origin that the path shares"),
         "content-security-policy" | "content-security-policy-report-only" | "x-content-type-options" => {
             Some("set by the path itself, to keep its answers harmless")
+        }
+        "www-authenticate" | "proxy-authenticate" => {
+            Some("would have browsers ask for credentials in the name of the origin that the path shares")
         }
         "x-request-id" => Some("set for every answer"),
         _ => None,
@@ -182,6 +186,8 @@ mod tests {
             "Transfer-Encoding",
             "Content-Length",
             "Alt-Svc",
+            "WWW-Authenticate",
+            "Speculation-Rules",
             "not a name",
         ] {
             let response = CustomResponse::new(200).with_header(name, "x");

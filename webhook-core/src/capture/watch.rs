@@ -8,10 +8,11 @@ use tokio::time::timeout;
 
 use super::capturer::no_path;
 use super::{CapturedRequest, PathId};
+use crate::store::ReadLimit;
 use crate::{CaptureId, Error, PathKey, TenantId, Webhooks};
 
-/// Requests held at once: each has a body of up to [`crate::Options::capture_prefix`] bytes.
-const AT_ONCE: u32 = 16;
+/// What a watch holds at once: more than these bytes only where one request alone has more.
+const AT_ONCE: ReadLimit = ReadLimit::requests(16).with_bytes(256 << 10);
 
 /// What a watch sees next.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use super::{Emitted, Prepared};
 use crate::context::Context;
 use crate::error::{Conflict, Noun};
 use crate::index::Indexes;
-use crate::store::{AcceptOutcome, AcceptUnit, ItemOutcome};
+use crate::store::{AcceptOutcome, AcceptUnit, IdempotencyKey, ItemOutcome};
 use crate::worker::{Reserved, Worker};
-use crate::{Error, GroupCommit, Hint, StoreError};
+use crate::{Error, Generation, GroupCommit, Hint, StoreError, TenantId};
 
 /// One transaction weighs at most so much: an event counts one, so does a delivery, and so do 4 KiB of payload.
 const BATCH_WEIGHT: usize = 4096;
@@ -59,6 +59,23 @@ impl Emitter {
 }
 
 impl Emitter {
+    /// What was answered under a key; none where it is free, and then nothing is stored.
+    pub(crate) async fn known(
+        &self,
+        tenant: &TenantId,
+        key: IdempotencyKey,
+    ) -> Result<Option<Vec<Result<Emitted, Error>>>, Error> {
+        // Keys come before generations, and this one never is.
+        let mut unit = AcceptUnit::new(tenant.clone(), Generation::new(i64::MAX), Vec::new());
+        unit.key = Some(key);
+        let outcome = self.group.submit(Arrival { unit, reserved: Vec::new() }, 1).await;
+        match outcome.map_err(|lost| StoreError::Unavailable(lost.into()))?? {
+            AcceptOutcome::Done(outcomes) => Ok(Some(outcomes.into_iter().map(Emitted::try_from).collect())),
+            AcceptOutcome::Conflict => Err(Conflict::KeyReused.into()),
+            AcceptOutcome::Stale => Ok(None),
+        }
+    }
+
     async fn match_again(&self, prepared: Prepared) -> Result<Prepared, Error> {
         let tenant = prepared.unit().tenant.clone();
         self.indexes.refresh(&tenant).await?;

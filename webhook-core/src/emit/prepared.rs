@@ -151,13 +151,15 @@ fn new_deliveries(context: &Context, subscriptions: &[(SubscriptionId, Generatio
     subscriptions.iter().map(new).collect()
 }
 
+/// The caller's own id of an event, as a key.
+pub(crate) fn own_key(context: &Context, event: &NewEvent) -> Option<IdempotencyKey> {
+    let expires_at = context.now() + context.options.idempotency_window;
+    Some(IdempotencyKey::new("event-id", event.key.clone()?, event.fingerprint(), expires_at))
+}
+
 fn item(context: &Context, tenant: &TenantId, new: NewEvent, direct: bool) -> AcceptItem {
-    let now = context.now();
-    let key = new.key.as_ref().map(|key| {
-        let expires_at = now + context.options.idempotency_window;
-        IdempotencyKey::new("event-id", key.clone(), new.fingerprint(), expires_at)
-    });
-    let mut event = Event::new(EventId::from_uuid(context.new_id()), tenant.clone(), now);
+    let key = own_key(context, &new);
+    let mut event = Event::new(EventId::from_uuid(context.new_id()), tenant.clone(), context.now());
     event.event_type = new.event_type;
     event.content_type = new.content_type;
     event.payload = new.payload;

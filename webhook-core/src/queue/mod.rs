@@ -60,4 +60,9 @@ pub trait Queue: Debug + Send + Sync + 'static {
     ///
     /// - Held ones count.
     async fn depth(&self) -> Result<u64, QueueError>;
+
+    /// What operators call it, where the health of a process is told: one lower-case word.
+    fn name(&self) -> &'static str {
+        "queue"
+    }
 }

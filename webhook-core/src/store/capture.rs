@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::{AcceptItem, KeyedAnswer, Page, PageRequest, StoreError};
+use super::{AcceptItem, IdempotencyKey, KeyedAnswer, Page, PageRequest, StoreError};
 use crate::capture::{CaptureFilter, CapturedRequest, PathId, PathSettings};
 use crate::{CaptureId, PathKey, PathVersion, Sealed, TenantId, Timestamp};
 
@@ -127,6 +127,39 @@ pub enum CaptureOutcome {
     Missing,
 }
 
+/// How much a store reads at once of what a path holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReadLimit {
+    /// So many requests at most, 1 or more …
+    pub requests: u32,
+    /// … and so many bytes of bodies together, but always one request.
+    pub bytes: u64,
+}
+
+impl ReadLimit {
+    /// So many requests at most, whatever they hold.
+    pub const fn requests(requests: u32) -> Self {
+        Self { requests, bytes: u64::MAX }
+    }
+
+    /// No more than so many bytes of bodies together.
+    #[must_use]
+    pub const fn with_bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// Those of the rows that come within the limit, given how many bytes of a body each has.
+    pub fn of<T>(self, rows: impl Iterator<Item = T>, bytes: impl Fn(&T) -> u64) -> impl Iterator<Item = T> {
+        let mut sum = 0_u64;
+        rows.take(self.requests as usize).enumerate().map_while(move |(index, row)| {
+            sum = sum.saturating_add(bytes(&row));
+            (index == 0 || sum <= self.bytes).then_some(row)
+        })
+    }
+}
+
 /// What one step of removing old requests should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapturePruneRequest {
@@ -178,6 +211,20 @@ pub trait CaptureStore: Debug + Send + Sync + 'static {
     ///   another one is a conflict, also where the name is taken. The time now is the record's `created_at`.
     /// - Of concurrent calls with one name exactly one creates.
     async fn insert_path(&self, record: &PathRecord, key: Option<&KeyedAnswer>) -> Result<PathInserted, StoreError>;
+
+    /// What [`CaptureStore::insert_path`] under this key would answer before it looks at anything else; none where the key
+    /// is free.
+    ///
+    /// # Contract
+    ///
+    /// - The same fingerprint gives the first answer back, another one is a conflict, until the key's time is over by
+    ///   `now`; another tenant's key does not count. Nothing is changed.
+    async fn keyed_path(
+        &self,
+        tenant: &TenantId,
+        key: &IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<PathInserted>, StoreError>;
 
     /// Replaces a path's settings, response and end, and its `updated_at`.
     ///
@@ -262,7 +309,8 @@ pub trait CaptureStore: Debug + Send + Sync + 'static {
     ///
     /// - Pages that go on from the last id, or from an offset, show each of them once; other paths' are not shown, and
     ///   another tenant's path has none.
-    /// - Exactly those come that [`CaptureFilter::matches`], and they count in the total.
+    /// - Exactly those come that [`CaptureFilter::matches`], and they count in the total. A filter with what the backend's
+    ///   texts cannot hold finds none.
     async fn list_captured(
         &self,
         tenant: &TenantId,
@@ -272,18 +320,19 @@ pub trait CaptureStore: Debug + Send + Sync + 'static {
         body_limit: u32,
     ) -> Result<Page<CapturedRequest>, StoreError>;
 
-    /// The requests of the tenant's path with ids above `after`, oldest first, at most `limit`, with all of their bodies
-    /// that is kept.
+    /// The requests of the tenant's path with ids above `after`, oldest first, as many as come within `limit`, with all of
+    /// their bodies that is kept.
     ///
     /// # Contract
     ///
+    /// - There is always one where there is any, however large; beyond it no more bytes than `limit` says.
     /// - Whoever goes on from the last one sees each request that is ever stored and not removed before, once.
     async fn captured_after(
         &self,
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError>;
 
     /// Removes one request. False when there is none.

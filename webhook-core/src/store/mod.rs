@@ -23,7 +23,7 @@ pub use accept::{
 };
 pub use capture::{
     CaptureOutcome, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, NewCapture, PathInserted,
-    PathRecord, PathUpdated, PathUsage,
+    PathRecord, PathUpdated, PathUsage, ReadLimit,
 };
 pub use capture_plan::{CapturePlan, Evicted, Eviction, PathState, PlannedCapture};
 pub use claim::{ClaimRequest, Claimed, Lease, LeaseToken, Release, Room};

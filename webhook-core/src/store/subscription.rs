@@ -45,7 +45,7 @@ pub struct IndexEntry {
 pub struct SubscriptionChanges {
     /// The changed ones, in the order of their changes.
     pub entries: Vec<IndexEntry>,
-    /// The generation up to which `entries` tell everything.
+    /// The generation up to which `entries` tell everything: the tenant's own when they are complete.
     pub generation: Generation,
     /// Nothing more changed up to now.
     pub complete: bool,
@@ -58,7 +58,7 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
     ///
     /// # Contract
     ///
-    /// - The tenant's generation grows by one and becomes the record's version.
+    /// - The tenant's generation grows ([`Generation::after`]) and becomes the record's version.
     /// - A key that was used within its time creates nothing: the same fingerprint gives the first answer back,
     ///   another one is a conflict. The time now is the record's `created_at`.
     async fn insert_subscription(
@@ -72,7 +72,7 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
     /// # Contract
     ///
     /// - Nothing is done unless `record.version` is the stored version.
-    /// - The tenant's generation grows by one and becomes the version.
+    /// - The tenant's generation grows and becomes the version.
     /// - `paused_until` is cleared when the URL or the state changed, and kept otherwise, whatever the record says.
     /// - A deleted subscription and another tenant's are missing.
     async fn update_subscription(&self, record: &SubscriptionRecord) -> Result<Updated, StoreError>;
@@ -81,7 +81,7 @@ pub trait SubscriptionStore: Debug + Send + Sync + 'static {
     ///
     /// # Contract
     ///
-    /// - The tenant's generation grows by one; the deletion shows in the changes.
+    /// - The tenant's generation grows; the deletion shows in the changes.
     /// - It is found no more, matches no more, and its deliveries are claimed no more.
     /// - Another tenant's subscription is not there to delete.
     async fn delete_subscription(

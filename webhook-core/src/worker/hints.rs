@@ -239,7 +239,7 @@ async fn try_until_back(hints: Weak<Hints>) {
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, "the queue does not answer yet");
+                tracing::debug!(error = &error as &dyn std::error::Error, "the queue does not answer yet");
                 successes = 0;
                 // Many processes should not try in step.
                 let jitter = hints.context.entropy.next_unit() / 4.0;

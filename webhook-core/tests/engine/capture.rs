@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
-use webhook_core::store::{CaptureStore, PageRequest};
+use webhook_core::store::{CaptureStore, PageRequest, ReadLimit};
 use webhook_core::testing::{ManualClock, PausedClock};
 use webhook_core::{
     AddressGuard, CaptureFilter, Conflict, CustomResponse, DeliveryState, EncryptionKey, Error, IncomingRequest,
@@ -77,6 +77,19 @@ async fn a_burst_is_kept_in_order_of_its_commits_and_none_is_lost() {
             WatchEvent::Gap => panic!("a gap before {number}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_nul_where_http_has_none_is_refused_by_its_place() {
+    let webhooks = builder(&Arc::new(MemoryStore::new())).build().unwrap();
+    let path = webhooks.create_path(&TenantId::default(), PathDraft::new()).await.unwrap().path_id;
+    let mut request = IncomingRequest::new("PO\0ST", "/webhook/\0").with_body("\0");
+    request.query = Some("\0".to_owned());
+    let refused = webhooks.capture(&path, request, None).await.unwrap_err();
+    let Error::Invalid(invalid) = refused else { panic!("{refused}") };
+    let fields: Vec<_> = invalid.errors().iter().map(|(field, _)| field.as_str()).collect();
+    assert_eq!(fields, ["method", "path", "query"]);
+    webhooks.capture(&path, IncomingRequest::new("POST", "/").with_body("\0"), None).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,7 +181,7 @@ async fn the_sweeper_removes_what_is_too_old() {
     assert_eq!(store.find_path(&short.path_id).await.unwrap(), None);
     webhooks.capture(&path.path_id, post("young"), None).await.unwrap();
     tokio::time::sleep(Duration::from_secs(7 * 3600)).await;
-    let left = webhooks.captured_after(&tenant, &path.path_id, None, 10).await.unwrap();
+    let left = webhooks.captured_after(&tenant, &path.path_id, None, ReadLimit::requests(10)).await.unwrap();
     assert_eq!(left.iter().map(|captured| captured.request.body.clone()).collect::<Vec<_>>(), ["young"]);
     shutdown.cancel();
 }

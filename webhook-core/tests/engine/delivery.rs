@@ -4,9 +4,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use webhook_core::store::{DeliveryFilter, EventFilter, PageRequest};
 use webhook_core::{
-    AddressGuard, Conflict, DeliveryState, Error, EventId, EventStatus, Hint, MemoryQueue, MemoryStore, NewEvent,
-    Options, Queue, QueueError, Reason, RetrySchedule, Role, StandardSigner, SubscriptionDraft, TenantId, Timestamp,
-    Webhooks,
+    AddressGuard, Conflict, DeliveryState, DirectTarget, Error, EventId, EventStatus, Hint, MemoryQueue, MemoryStore,
+    NewEvent, Options, Queue, QueueError, Reason, RetrySchedule, Role, StandardSigner, SubscriptionDraft, TenantId,
+    Timestamp, Webhooks,
 };
 
 use crate::receiver::{Answer, Received, Receiver};
@@ -381,6 +381,51 @@ async fn an_event_that_matches_too_many_subscriptions_is_refused_whole() {
     assert!(matches!(refused, Err(Error::FanOut { limit: 3 })), "{refused:?}");
     let events = engine.webhooks.events(&engine.tenant, &EventFilter::default(), PageRequest::newest(1)).await.unwrap();
     assert!(events.items.is_empty());
+}
+
+#[tokio::test]
+async fn a_repeat_is_answered_as_the_first_was_whatever_subscriptions_changed() {
+    let mut options = Options::default();
+    options.max_fan_out = 1;
+    let engine = Engine::start_with(&[], options, None);
+    let receiver = Receiver::start(always(200)).await;
+    let webhooks = &engine.webhooks;
+    let subscribe = async || {
+        webhooks.subscribe(&engine.tenant, SubscriptionDraft::new(receiver.url("/"))).await.unwrap().subscription.id
+    };
+    let event = |text: &'static str, id: Option<&str>, key: Option<&str>| {
+        let mut event = NewEvent::new("a.b".parse().unwrap(), text);
+        (event.key, event.idempotency_key) = (id.map(str::to_owned), key.map(str::to_owned));
+        event
+    };
+    let by_id = async |text| webhooks.emit(&engine.tenant, event(text, Some("id"), None)).await;
+    let by_key = async |text| webhooks.emit(&engine.tenant, event(text, None, Some("key"))).await;
+    let batch = async |text| {
+        let events = vec![event(text, None, None)];
+        webhooks
+            .emit_batch(&engine.tenant, events, Some("batch".to_owned()))
+            .await
+            .map(|mut all| all.remove(0).unwrap())
+    };
+    let first = subscribe().await;
+    let direct = async || {
+        let event = event("{}", None, Some("direct"));
+        webhooks.emit_direct(&engine.tenant, event, DirectTarget::Subscription(first)).await
+    };
+    let before = [by_id("{}").await, by_key("{}").await, batch("{}").await, direct().await].map(Result::unwrap);
+    // Now it matches more than it may, and the one that was named is gone.
+    webhooks.unsubscribe(&engine.tenant, first).await.unwrap();
+    subscribe().await;
+    subscribe().await;
+    let after = [by_id("{}").await, by_key("{}").await, batch("{}").await, direct().await].map(Result::unwrap);
+    for (before, after) in before.into_iter().zip(after) {
+        assert_eq!((before.id, before.duplicate, after.duplicate), (after.id, false, true));
+    }
+    for reused in [by_id("1").await, by_key("1").await, batch("1").await] {
+        assert!(matches!(reused, Err(Error::Conflict(Conflict::KeyReused))), "{reused:?}");
+    }
+    let new = webhooks.emit(&engine.tenant, event("{}", Some("other"), Some("other"))).await;
+    assert!(matches!(new, Err(Error::FanOut { limit: 1 })), "{new:?}");
 }
 
 #[tokio::test]

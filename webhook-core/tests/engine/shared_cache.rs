@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use webhook_core::store::{MemoryStore, StoreError};
+use webhook_core::store::{MemoryStore, StoreError, SubscriptionStore as _};
 use webhook_core::testing::PausedClock;
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{
@@ -171,6 +171,59 @@ async fn a_change_is_obeyed_though_the_cache_does_not_know_it() {
 
     fleet.process().emit().await;
     assert_eq!(fleet.arrived(2).await, "/new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shared_of_a_database_that_was_made_anew_is_not_believed() {
+    let mut fleet = Fleet::new(Arc::new(Shared::default()));
+    let first = fleet.process();
+    first.subscribe("old").await;
+    first.emit().await;
+    fleet.arrived(1).await;
+    drop(first);
+
+    fleet.store = Arc::default();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let second = fleet.process();
+    second.subscribe("new").await;
+    for number in 2..5 {
+        second.emit().await;
+        assert_eq!(fleet.arrived(number).await, "/new");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shared_of_a_history_that_a_restored_backup_does_not_have_is_not_believed() {
+    let mut fleet = Fleet::new(Arc::new(Shared::default()));
+    let first = fleet.process();
+    let id = first.subscribe("first").await;
+    let backup = fleet.store.find_subscription(id).await.unwrap().unwrap();
+    first.emit().await;
+    fleet.arrived(1).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let lost = SubscriptionDraft::new("http://127.0.0.1:9/lost");
+    first.webhooks.replace_subscription(&TenantId::default(), id, lost, None).await.unwrap();
+    first.subscribe("lost-too").await;
+    first.emit().await;
+    fleet.arrived(3).await;
+    drop(first);
+
+    fleet.store = Arc::default();
+    fleet.store.insert_subscription(&backup, None).await.unwrap();
+    let second = fleet.process();
+    second.emit().await;
+    assert_eq!(fleet.arrived(4).await, "/first");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let wanted = SubscriptionDraft::new("http://127.0.0.1:9/wanted");
+    second.webhooks.replace_subscription(&TenantId::default(), id, wanted, None).await.unwrap();
+    drop(second);
+    let third = fleet.process();
+    for number in 5..8 {
+        third.emit().await;
+        assert_eq!(fleet.arrived(number).await, "/wanted");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(fleet.transport.requests().len(), 7, "nothing went anywhere else");
 }
 
 #[tokio::test(start_paused = true)]

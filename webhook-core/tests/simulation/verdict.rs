@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use webhook_core::store::{CaptureStore, EventFilter, EventStore, HistoryStore, PageRequest};
+use webhook_core::store::{CaptureStore, EventFilter, EventStore, HistoryStore, PageRequest, ReadLimit};
 use webhook_core::{Attempt, Delivery, DeliveryId, DeliveryState, EventId, Reason, TenantId};
 
 use crate::audit::{Audit, Book};
@@ -76,7 +76,8 @@ async fn captures(world: &World, audit: &Audit, ledger: &Ledger) {
     let mut there = BTreeMap::new();
     for number in 0..2 {
         let tenant = tenant(number);
-        let rows = audit.inner.captured_after(&tenant, &path_of(&tenant), None, 1000).await.unwrap();
+        let rows =
+            audit.inner.captured_after(&tenant, &path_of(&tenant), None, ReadLimit::requests(1000)).await.unwrap();
         let mut bodies = BTreeSet::new();
         for (number, row) in (1..).zip(rows) {
             let body = String::from_utf8_lossy(&row.request.body).into_owned();

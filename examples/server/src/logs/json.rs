@@ -1,5 +1,6 @@
 //! One JSON object in each line, its fields at the top: `ts`, `level`, `target`, `message`, and those of the event.
 
+use std::error::Error;
 use std::fmt;
 
 use serde_json::Value;
@@ -49,6 +50,22 @@ impl Fields {
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field.name(), format!("{value:?}"));
+    }
+
+    /// With everything below it: the outermost error often says no more than whose it is.
+    fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
+        let mut text = error.to_string();
+        let mut below = error.source();
+        while let Some(error) = below {
+            let message = error.to_string();
+            // Transparent errors repeat what they carry.
+            if !text.ends_with(&message) {
+                text.push_str(": ");
+                text.push_str(&message);
+            }
+            below = error.source();
+        }
+        self.put(field.name(), text);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {

@@ -11,8 +11,9 @@ use super::page::{below, no_page, page_of};
 use super::state::State;
 use crate::capture::{CaptureFilter, CapturedRequest, PathId};
 use crate::store::{
-    CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, KeyedAnswer,
-    NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, StoreError, StoredKey,
+    CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, IdempotencyKey,
+    KeyedAnswer, NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, ReadLimit,
+    StoreError, StoredKey,
 };
 use crate::{CaptureId, PathKey, Sealed, TenantId, Timestamp};
 
@@ -74,15 +75,10 @@ impl Captures {
 impl CaptureStore for MemoryStore {
     async fn insert_path(&self, record: &PathRecord, key: Option<&KeyedAnswer>) -> Result<PathInserted, StoreError> {
         let mut state = self.state();
-        if let Some(KeyedAnswer { key, .. }) = key {
-            let stored = state.key(&record.tenant, key.scope, &key.key);
-            match stored.filter(|stored| stored.expires_at > record.created_at) {
-                Some(stored) if stored.fingerprint == key.fingerprint => {
-                    return Ok(PathInserted::Repeated(Sealed::from_bytes(stored.answer.clone())));
-                }
-                Some(_) => return Ok(PathInserted::Conflict),
-                None => {}
-            }
+        if let Some(keyed) = key
+            && let Some(answered) = state.keyed_path(&record.tenant, &keyed.key, record.created_at)
+        {
+            return Ok(answered);
         }
         if state.captures.names.contains_key(&record.path_id) {
             return Ok(PathInserted::Taken);
@@ -101,6 +97,15 @@ impl CaptureStore for MemoryStore {
         state.captures.names.insert(record.path_id.clone(), record.key);
         state.captures.paths.insert(record.key, row);
         Ok(PathInserted::Created)
+    }
+
+    async fn keyed_path(
+        &self,
+        tenant: &TenantId,
+        key: &IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<PathInserted>, StoreError> {
+        Ok(self.state().keyed_path(tenant, key, now))
     }
 
     async fn update_path(&self, record: &PathRecord) -> Result<PathUpdated, StoreError> {
@@ -211,12 +216,13 @@ impl CaptureStore for MemoryStore {
         tenant: &TenantId,
         path_id: &PathId,
         after: Option<CaptureId>,
-        limit: u32,
+        limit: ReadLimit,
     ) -> Result<Vec<CapturedRequest>, StoreError> {
         let state = self.state();
         let Some(row) = state.captures.path(tenant, path_id) else { return Ok(Vec::new()) };
         let start = after.map_or(Unbounded, Excluded);
-        Ok(row.requests.range((start, Unbounded)).take(limit as usize).map(|(_, request)| request.clone()).collect())
+        let oldest = row.requests.range((start, Unbounded)).map(|(_, request)| request);
+        Ok(limit.of(oldest, |request| request.body_kept).cloned().collect())
     }
 
     async fn remove_captured(&self, tenant: &TenantId, path_id: &PathId, id: CaptureId) -> Result<bool, StoreError> {
@@ -280,6 +286,14 @@ impl CaptureStore for MemoryStore {
 }
 
 impl State {
+    fn keyed_path(&self, tenant: &TenantId, key: &IdempotencyKey, now: Timestamp) -> Option<PathInserted> {
+        let stored = self.key(tenant, key.scope, &key.key).filter(|stored| stored.expires_at > now)?;
+        Some(match stored.fingerprint == key.fingerprint {
+            true => PathInserted::Repeated(Sealed::from_bytes(stored.answer.clone())),
+            false => PathInserted::Conflict,
+        })
+    }
+
     fn path_states(&self, requests: &[NewCapture]) -> HashMap<PathKey, PathState> {
         let rows = CapturePlan::paths_of(requests).into_iter().filter_map(|key| self.captures.paths.get(&key));
         rows.map(|row| (row.record.key, PathState::of(&row.record, row.usage))).collect()

@@ -82,7 +82,7 @@ impl State {
                     row.record.disabled = Some(DisabledReason::Gone);
                     row.record.paused_until = None;
                     row.record.updated_at = now;
-                    self.count_change(tenant, subscription);
+                    self.count_change(tenant, subscription, now);
                 }
             }
         }

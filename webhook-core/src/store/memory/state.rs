@@ -61,9 +61,9 @@ impl State {
     }
 
     /// Counts a change of the subscription, which takes the tenant's next generation as its version.
-    pub(super) fn count_change(&mut self, tenant: &TenantId, id: SubscriptionId) -> Generation {
+    pub(super) fn count_change(&mut self, tenant: &TenantId, id: SubscriptionId, now: Timestamp) -> Generation {
         let owner = self.tenant(tenant);
-        owner.generation = owner.generation.next();
+        owner.generation = owner.generation.after(now);
         let generation = owner.generation;
         owner.changes.insert(generation, id);
         if let Some(row) = self.subscriptions.get_mut(&id) {

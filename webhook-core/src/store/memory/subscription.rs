@@ -42,7 +42,7 @@ impl SubscriptionStore for MemoryStore {
         let row = SubscriptionRow::new(SubscriptionRecord { version: Generation::ZERO, ..record.clone() });
         state.subscriptions.insert(record.id, row);
         state.tenant(&record.tenant).subscriptions.insert(record.id);
-        Ok(Inserted::Created(state.count_change(&record.tenant, record.id)))
+        Ok(Inserted::Created(state.count_change(&record.tenant, record.id, record.updated_at)))
     }
 
     async fn update_subscription(&self, record: &SubscriptionRecord) -> Result<Updated, StoreError> {
@@ -59,7 +59,7 @@ impl SubscriptionStore for MemoryStore {
         stored.secrets = record.secrets.clone();
         stored.disabled = record.disabled.clone();
         stored.updated_at = record.updated_at;
-        Ok(Updated::Done(state.count_change(&record.tenant, record.id)))
+        Ok(Updated::Done(state.count_change(&record.tenant, record.id, record.updated_at)))
     }
 
     async fn delete_subscription(
@@ -74,7 +74,7 @@ impl SubscriptionStore for MemoryStore {
         row.record.updated_at = now;
         state.tenant(tenant).subscriptions.remove(&id);
         state.orphaning.insert(id);
-        state.count_change(tenant, id);
+        state.count_change(tenant, id, now);
         Ok(true)
     }
 

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::scene::{Scene, at};
 use crate::capture::{CapturedRequest, HeaderField};
-use crate::store::{AcceptItem, CaptureOutcome, DeliveryFilter, EventFilter, NewCapture, PageRequest, PathRecord};
+use crate::store::{
+    AcceptItem, CaptureOutcome, DeliveryFilter, EventFilter, NewCapture, PageRequest, PathRecord, ReadLimit,
+};
 use crate::{CaptureId, DeliveryId, PathKey, PathVersion, SubscriptionRecord, TenantId};
 
 /// Bytes that text columns, JSON and C strings do not survive.
@@ -47,7 +49,7 @@ pub async fn a_captured_request_comes_back_byte_for_byte(scene: Scene) {
         let stored = scene.store.captured(&scene.tenant, &record.path_id, captured.id).await;
         assert_eq!(stored.expect("the store works"), Some(captured.clone()));
     }
-    let followed = scene.store.captured_after(&scene.tenant, &record.path_id, None, 100).await;
+    let followed = scene.store.captured_after(&scene.tenant, &record.path_id, None, ReadLimit::requests(100)).await;
     assert_eq!(followed.expect("the store works"), expected);
     expected.reverse();
     let page = PageRequest::newest(100);
@@ -108,7 +110,11 @@ pub async fn ids_grow_and_numbers_have_no_gap_whatever_ids_were_given(scene: Sce
     let mut news: Vec<_> = (1..4).map(|n: u8| scene.incoming(&record, at(2), &[b'0' + n])).collect();
     news[1].request.id = early;
     let outcomes = scene.store.capture(at(10), &news).await.expect("the store works");
-    let stored = scene.store.captured_after(&scene.tenant, &record.path_id, None, 10).await.expect("the store works");
+    let stored = scene
+        .store
+        .captured_after(&scene.tenant, &record.path_id, None, ReadLimit::requests(10))
+        .await
+        .expect("the store works");
     let bodies: Vec<_> = stored.iter().map(|captured| captured.request.body.clone()).collect();
     assert_eq!(bodies, ["0", "1", "2", "3"], "in the order of their capture");
     assert_eq!(stored.iter().map(|captured| captured.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
@@ -130,7 +136,11 @@ pub async fn whoever_follows_a_path_sees_all_of_concurrent_calls_once(scene: Sce
     }
     let (mut after, mut numbers) = (None, Vec::new());
     while numbers.len() < usize::from(CALLS) * 5 {
-        let page = scene.store.captured_after(&scene.tenant, &record.path_id, after, 7).await.expect("the store works");
+        let page = scene
+            .store
+            .captured_after(&scene.tenant, &record.path_id, after, ReadLimit::requests(7))
+            .await
+            .expect("the store works");
         after = page.last().map(|captured| captured.id).or(after);
         numbers.extend(page.iter().map(|captured| captured.number));
         if page.is_empty() {
@@ -246,5 +256,9 @@ pub async fn nothing_is_forwarded_to_deleted_and_foreign_subscriptions(scene: Sc
 
 /// All of them, oldest first.
 pub(super) async fn followed(scene: &Scene, record: &PathRecord) -> Vec<CapturedRequest> {
-    scene.store.captured_after(&record.tenant, &record.path_id, None, 1_000).await.expect("the store works")
+    scene
+        .store
+        .captured_after(&record.tenant, &record.path_id, None, ReadLimit::requests(1_000))
+        .await
+        .expect("the store works")
 }

@@ -4,7 +4,7 @@ use super::capture::followed;
 use super::scene::{Scene, at};
 use crate::capture::{CaptureFilter, CapturedRequest};
 use crate::store::{
-    CaptureOutcome, CapturePruneRequest, CapturePruneStep, Page, PageRequest, PathInserted, PathRecord,
+    CaptureOutcome, CapturePruneRequest, CapturePruneStep, Page, PageRequest, PathInserted, PathRecord, ReadLimit,
 };
 use crate::{CaptureId, Timestamp};
 
@@ -37,7 +37,7 @@ pub async fn requests_of_other_paths_and_tenants_are_unknown(scene: Scene) {
         let listed = scene.store.list_captured(tenant, &path.path_id, &Default::default(), page, 9).await;
         let listed = listed.expect("the store works");
         assert_eq!((listed.items.len(), listed.total), (0, Some(0)));
-        let after = scene.store.captured_after(tenant, &path.path_id, None, 10).await;
+        let after = scene.store.captured_after(tenant, &path.path_id, None, ReadLimit::requests(10)).await;
         assert_eq!(after.expect("the store works"), []);
         assert!(!scene.store.remove_captured(tenant, &path.path_id, id).await.expect("the store works"));
         let through = scene.store.remove_captured_through(tenant, &path.path_id, id, 10).await;
@@ -64,13 +64,50 @@ pub async fn pages_of_requests_show_each_once(scene: Scene) {
     assert_eq!(show(PageRequest::offset(3, 9)).await, (Vec::new(), false, Some(7)));
     let (mut after, mut seen) = (None, Vec::new());
     loop {
-        let page = scene.store.captured_after(&scene.tenant, &record.path_id, after, 3).await.expect("the store works");
+        let page = scene
+            .store
+            .captured_after(&scene.tenant, &record.path_id, after, ReadLimit::requests(3))
+            .await
+            .expect("the store works");
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         seen.extend(ids(&page));
     }
     seen.reverse();
     assert_eq!(seen, expected);
+}
+
+pub async fn whoever_reads_on_gets_no_more_bytes_than_asked_for_and_always_one_request(scene: Scene) {
+    let record = scene.create(scene.path_of(&scene.tenant, "p", at(1))).await;
+    let other = scene.create(scene.path_of(&scene.tenant, "q", at(1))).await;
+    for (second, size) in [40, 60, 1, 101, 0, 100, 30, 30, 30, 30].into_iter().enumerate() {
+        scene.capture_one(&other, at(second as u64), &[b'y'; 50]).await;
+        scene.capture_one(&record, at(second as u64), &vec![b'x'; size]).await;
+    }
+    let (mut after, mut sizes) = (None, Vec::new());
+    loop {
+        let limit = ReadLimit::requests(3).with_bytes(100);
+        let page = scene.store.captured_after(&scene.tenant, &record.path_id, after, limit).await;
+        let page = page.expect("the store works");
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        sizes.push(page.iter().map(|captured| captured.request.body.len()).collect::<Vec<_>>());
+    }
+    assert_eq!(sizes, [vec![40, 60], vec![1], vec![101], vec![0, 100], vec![30, 30, 30], vec![30]]);
+}
+
+pub async fn a_filter_with_text_that_a_column_cannot_hold_finds_nothing(scene: Scene) {
+    let record = scene.create(scene.path_of(&scene.tenant, "p", at(1))).await;
+    captured(&scene, &record, 3).await;
+    for method in ["\0", "POST\0", "\u{fffd}", "\u{1f980}'\"%_", "\r\n"] {
+        let filter = CaptureFilter::new().with_method(method);
+        for filter in [filter.clone(), filter.with_text("x"), CaptureFilter::new().with_text(method)] {
+            let page = list(&scene, &record, &filter, PageRequest::newest(10)).await;
+            assert_eq!((page.items.len(), page.total), (0, None), "{filter:?}");
+            let page = list(&scene, &record, &filter, PageRequest::offset(10, 1)).await;
+            assert_eq!((page.items.len(), page.has_more, page.total), (0, false, Some(0)), "{filter:?}");
+        }
+    }
 }
 
 pub async fn the_conditions_of_a_capture_filter_all_hold(scene: Scene) {

@@ -201,7 +201,7 @@ impl Course {
     async fn subscribe(&mut self) {
         let record = self.scene.record_of(&self.scene.tenant, self.now());
         let record = self.scene.insert(record).await;
-        assert_eq!(record.version, self.model.count_change(), "the version of a new subscription");
+        self.model.changed(record.version);
         self.model.subscriptions.push(record);
     }
 
@@ -216,11 +216,12 @@ impl Course {
         if stale {
             return assert_eq!(updated, Updated::Changed, "an update of another version");
         }
-        record.version = self.model.count_change();
+        let Updated::Done(version) = updated else { panic!("an update of the stored version: {updated:?}") };
+        self.model.changed(version);
+        record.version = version;
         if before != record.disabled {
             record.paused_until = None;
         }
-        assert_eq!(updated, Updated::Done(record.version), "an update");
         if let Some(known) = self.model.subscription_mut(record.id) {
             *known = record;
         }
@@ -232,7 +233,7 @@ impl Course {
         let foreign = store.delete_subscription(&self.scene.stranger, record.id, now).await.expect("the store works");
         assert!(!foreign, "a stranger deleted a subscription");
         assert!(store.delete_subscription(tenant, record.id, now).await.expect("the store works"));
-        self.model.count_change();
+        self.model.changed(self.scene.generation(&self.scene.tenant).await);
         self.model.subscriptions.retain(|other| other.id != record.id);
         self.model.deleted.push(record);
     }
@@ -382,8 +383,9 @@ impl Course {
             Effect::Resume => TargetEffect::Resume,
             Effect::DisableGone => TargetEffect::DisableGone,
         };
-        let expected = self.model.record(now, &outcome);
-        let recorded = self.scene.record(now, outcome).await;
+        let recorded = self.scene.record(now, outcome.clone()).await;
+        let generation = self.scene.generation(&self.scene.tenant).await;
+        let expected = self.model.record(now, &outcome, generation);
         assert_eq!(recorded, expected, "an outcome of {}", lease.delivery);
     }
 

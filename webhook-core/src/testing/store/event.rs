@@ -16,7 +16,7 @@ pub async fn an_accepted_event_is_there_with_all_its_deliveries(scene: Scene) {
     event.payload = Bytes::from_static(b"{\"n\":1}");
     let deliveries: Vec<_> = records.iter().map(|record| scene.to(record, at(5))).collect();
     let item = AcceptItem::new(event.clone(), deliveries.clone());
-    let unit = AcceptUnit::new(scene.tenant.clone(), Generation::new(3), vec![item]);
+    let unit = AcceptUnit::new(scene.tenant.clone(), records[2].version, vec![item]);
     let receipt = EventReceipt::of(&event, &deliveries);
     let outcomes = scene.accept_units(at(5), &[unit]).await;
     assert_eq!(outcomes, [AcceptOutcome::Done(vec![ItemOutcome::Created(receipt)])]);
@@ -42,9 +42,9 @@ pub async fn a_stale_unit_leaves_nothing_behind_and_the_others_are_accepted(scen
     let ids = [0, 1, 2].map(|index| items[index].event.id);
     let [good, stale, other] = items;
     let units = [
-        AcceptUnit::new(scene.tenant.clone(), Generation::new(1), vec![good]),
+        AcceptUnit::new(scene.tenant.clone(), record.version, vec![good]),
         AcceptUnit::new(scene.tenant.clone(), Generation::ZERO, vec![stale]),
-        AcceptUnit::new(scene.stranger.clone(), Generation::new(1), vec![other]),
+        AcceptUnit::new(scene.stranger.clone(), foreign.version, vec![other]),
     ];
     let outcomes = scene.accept_units(at(1), &units).await;
     assert!(matches!(outcomes[0], AcceptOutcome::Done(_)));

@@ -67,6 +67,15 @@ pub async fn the_key_of_a_call_gives_all_its_receipts_again_whatever_changed_mea
     scene.subscribe().await;
     let outcomes = scene.accept_units(at(2), std::slice::from_ref(&unit)).await;
     assert_eq!(outcomes, [AcceptOutcome::Done(vec![ItemOutcome::Duplicate(first), ItemOutcome::Conflict])]);
+    // Without events, and whatever the generation, it only asks.
+    let ask = |text, fingerprint| {
+        let mut unit = AcceptUnit::new(scene.tenant.clone(), Generation::new(i64::MAX), Vec::new());
+        unit.key = Some(key(text, fingerprint));
+        unit
+    };
+    let outcomes = scene.accept_units(at(2), &[ask("call", 1), ask("call", 2), ask("free", 1), ask("free", 2)]).await;
+    let again = AcceptOutcome::Done(vec![ItemOutcome::Duplicate(receipt(&unit, 0)), ItemOutcome::Conflict]);
+    assert_eq!(outcomes, [again, AcceptOutcome::Conflict, AcceptOutcome::Stale, AcceptOutcome::Stale]);
     unit.key = Some(key("call", 2));
     assert_eq!(scene.accept_units(at(2), &[unit]).await, [AcceptOutcome::Conflict]);
     assert_eq!(stored(&scene).await, 2);

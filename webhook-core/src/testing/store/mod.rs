@@ -54,6 +54,7 @@ macro_rules! store_conformance {
                 pages_of_subscriptions_show_each_once
                 changes_in_small_steps_give_the_same_as_all_at_once
                 disabled_subscriptions_come_without_patterns_and_again_when_enabled
+                changes_after_what_never_was_tell_the_generation_that_is
                 generations_come_in_order_and_begin_at_zero
             ]
             event: [
@@ -145,6 +146,7 @@ macro_rules! store_conformance {
                 a_path_comes_back_as_it_was_given
                 a_path_id_is_taken_over_all_tenants_and_the_key_not_used_up
                 a_key_used_again_for_a_path_gives_the_first_answer
+                what_a_key_of_a_path_stands_for_is_told_and_nothing_is_created
                 of_64_concurrent_calls_with_one_path_id_exactly_one_creates
                 an_updated_path_has_the_next_version_and_what_was_given
                 a_path_of_another_version_or_tenant_or_deleted_is_not_updated
@@ -169,7 +171,9 @@ macro_rules! store_conformance {
             capture_reading: [
                 requests_of_other_paths_and_tenants_are_unknown
                 pages_of_requests_show_each_once
+                whoever_reads_on_gets_no_more_bytes_than_asked_for_and_always_one_request
                 the_conditions_of_a_capture_filter_all_hold
+                a_filter_with_text_that_a_column_cannot_hold_finds_nothing
                 text_is_found_in_every_part_in_any_ascii_case_and_nowhere_else
                 lists_cut_bodies_and_other_reads_do_not
                 a_removed_request_is_gone_and_its_path_holds_less

@@ -94,10 +94,10 @@ impl Model {
         self.subscriptions.iter_mut().find(|record| record.id == id)
     }
 
-    /// The next generation, which becomes the version of what changed.
-    pub(super) fn count_change(&mut self) -> Generation {
-        self.generation = self.generation.next();
-        self.generation
+    /// Something changed, and has this generation now.
+    pub(super) fn changed(&mut self, generation: Generation) {
+        assert!(generation > self.generation, "{generation:?} after {:?}", self.generation);
+        self.generation = generation;
     }
 
     /// Whether a claim may lease it, or give it up.
@@ -142,7 +142,8 @@ impl Model {
     }
 
     /// What becomes of an outcome.
-    pub(super) fn record(&mut self, now: Timestamp, outcome: &Outcome) -> Recorded {
+    /// With the tenant's generation as it is after that.
+    pub(super) fn record(&mut self, now: Timestamp, outcome: &Outcome, generation: Generation) -> Recorded {
         let row = self.deliveries.get_mut(&outcome.delivery);
         let Some(row) = row.filter(|row| row.is_pending() && row.token == Some(outcome.token)) else {
             return Recorded::Fenced;
@@ -154,7 +155,6 @@ impl Model {
             NextStep::End(state, reason) => row.end(state, reason, now),
         }
         let subscription = row.subscription;
-        let next = self.generation.next();
         let Some(record) = self.subscription_mut(subscription) else { return Recorded::Done };
         match outcome.effect {
             TargetEffect::None => {}
@@ -162,8 +162,8 @@ impl Model {
             TargetEffect::Resume => record.paused_until = None,
             TargetEffect::DisableGone if record.disabled.is_none() => {
                 (record.disabled, record.paused_until) = (Some(DisabledReason::Gone), None);
-                record.version = next;
-                self.generation = next;
+                record.version = generation;
+                self.changed(generation);
             }
             TargetEffect::DisableGone => {}
         }

@@ -44,6 +44,22 @@ pub async fn a_path_id_is_taken_over_all_tenants_and_the_key_not_used_up(scene: 
     assert_eq!(scene.store.insert_path(&case, None).await.expect("the store works"), PathInserted::Created);
 }
 
+pub async fn what_a_key_of_a_path_stands_for_is_told_and_nothing_is_created(scene: Scene) {
+    let ask = async |tenant, fingerprint, second| {
+        let key = key("k", fingerprint);
+        scene.store.keyed_path(tenant, &key, at(second)).await.expect("the store works")
+    };
+    assert_eq!((ask(&scene.tenant, 1, 1).await, ask(&scene.tenant, 1, 1).await), (None, None), "it is not used up");
+    let record = scene.path_of(&scene.tenant, "a", at(1));
+    let answer = KeyedAnswer { key: key("k", 1), answer: Sealed::from_bytes(*b"first") };
+    scene.store.insert_path(&record, Some(&answer)).await.expect("the store works");
+    let first = PathInserted::Repeated(Sealed::from_bytes(*b"first"));
+    assert_eq!(ask(&scene.tenant, 1, 9_999).await, Some(first));
+    assert_eq!(ask(&scene.tenant, 2, 2).await, Some(PathInserted::Conflict));
+    assert_eq!(ask(&scene.tenant, 1, 10_000).await, None, "the key has expired");
+    assert_eq!(ask(&scene.stranger, 1, 2).await, None);
+}
+
 pub async fn a_key_used_again_for_a_path_gives_the_first_answer(scene: Scene) {
     let first = KeyedAnswer { key: key("k", 1), answer: Sealed::from_bytes(*b"first") };
     let insert = async |name: &str, keyed: &KeyedAnswer, second| {

@@ -106,6 +106,7 @@ macro_rules! wrap_store {
     (@CaptureStore $wrapper:ty) => {
         $crate::wrap_store! { @methods $wrapper; CaptureStore {
             insert_path(record: &PathRecord, key: Option<&KeyedAnswer>) -> PathInserted;
+            keyed_path(tenant: &TenantId, key: &IdempotencyKey, now: Timestamp) -> Option<PathInserted>;
             update_path(record: &PathRecord) -> PathUpdated;
             delete_path(tenant: &TenantId, path_id: &PathId) -> bool;
             find_path(path_id: &PathId) -> Option<PathRecord>;
@@ -118,7 +119,7 @@ macro_rules! wrap_store {
                 tenant: &TenantId, path_id: &PathId, filter: &CaptureFilter, page: PageRequest, body_limit: u32
             ) -> Page<CapturedRequest>;
             captured_after(
-                tenant: &TenantId, path_id: &PathId, after: Option<CaptureId>, limit: u32
+                tenant: &TenantId, path_id: &PathId, after: Option<CaptureId>, limit: ReadLimit
             ) -> Vec<CapturedRequest>;
             remove_captured(tenant: &TenantId, path_id: &PathId, id: CaptureId) -> bool;
             remove_captured_through(tenant: &TenantId, path_id: &PathId, through: CaptureId, limit: u32) -> u64;
