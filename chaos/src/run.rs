@@ -202,7 +202,7 @@ impl Run {
                     self.freezes.push((began, self.ledger.elapsed() + until + Duration::from_secs(2)));
                 }
             }
-            let rest = Duration::from_millis(chance.random_range(500..4000));
+            let rest = Duration::from_millis(chance.random_range(500..3000));
             self.watch(rest).await;
         }
         while let Some(until) = self.site.thawed_at() {

@@ -250,7 +250,7 @@ impl Site {
                 pass(&self.to_postgres, Traffic::Refused, span).await;
             }
             Fault::PostgresStranded => self.to_postgres.strand(),
-            Fault::TableLocked => self.lock().await,
+            Fault::TableLocked => return self.lock().await,
             Fault::SessionsTaken => self.take_sessions(span).await,
             Fault::RedisKilled => {
                 block_in_place(|| self.redis.kill());
@@ -286,12 +286,17 @@ impl Site {
         }
     }
 
-    async fn lock(&self) {
+    /// False when it does not get the lock in time: everybody else waits behind whoever waits for it.
+    async fn lock(&self) -> bool {
         let mut connection = self.until_postgres_answers().await;
-        let lock = "BEGIN; LOCK TABLE webhook.delivery IN ACCESS EXCLUSIVE MODE";
-        sqlx::raw_sql(lock).execute(&mut connection).await.unwrap();
-        sleep(LOCK).await;
-        connection.close().await.unwrap();
+        let lock = "SET lock_timeout = '2s'; BEGIN; LOCK TABLE webhook.delivery IN ACCESS EXCLUSIVE MODE";
+        let locked = sqlx::raw_sql(lock).execute(&mut connection).await.is_ok();
+        if locked {
+            sleep(LOCK).await;
+        }
+        // It may have been ended.
+        let _ = connection.close().await;
+        locked
     }
 
     /// Resets all connections and takes their sessions before they come back.
