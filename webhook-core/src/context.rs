@@ -14,8 +14,11 @@ use crate::{
     Clock, Entropy, Keyring, Options, Queue, RateLimiter, RetryPolicy, Signers, Store, StoreError, Timestamp, Transport,
 };
 
-/// A store that has its own limits has given up by then: what is still without an answer has lost its connection.
-const STORE_DEADLINE: Duration = Duration::from_secs(40);
+/// Longer than a store waits for a lock. What is still without an answer has lost its connection, most likely, and well
+/// within a lease it can be asked for again on another one.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Upkeep may read much. A store that has its own limits has given up by then.
+const UPKEEP: Duration = Duration::from_secs(40);
 
 /// The seams and limits of one engine.
 #[derive(Debug)]
@@ -45,11 +48,23 @@ impl Context {
     /// What the store answers, if it does so in time: whatever waits for its turn behind this call would otherwise wait for
     /// ever. Like any unavailable store, it may have done what was asked.
     pub(crate) async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let late = |_| Err(StoreError::Unavailable(format!("no answer within {} s", STORE_DEADLINE.as_secs()).into()));
-        tokio::time::timeout(STORE_DEADLINE, call).await.unwrap_or_else(late)
+        within(ANSWER, call).await
+    }
+
+    /// The same for upkeep, which nobody waits for.
+    pub(crate) async fn patiently<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        within(UPKEEP, call).await
     }
 
     pub(crate) fn new_id(&self) -> Uuid {
         self.ids.next()
     }
+}
+
+async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| Err(StoreError::Unavailable(format!("no answer within {} s", deadline.as_secs()).into()));
+    tokio::time::timeout(deadline, call).await.unwrap_or_else(late)
 }

@@ -80,15 +80,15 @@ impl Sweeper {
     /// Removes the history that is old enough, in small steps; how many events went.
     pub(crate) async fn clean(&self) -> Result<u64, Error> {
         let store = &self.context.store;
-        while self.context.in_time(store.cancel_orphans(self.context.now(), PRUNE_STEP)).await? == u64::from(PRUNE_STEP)
-        {
-        }
+        while self.context.patiently(store.cancel_orphans(self.context.now(), PRUNE_STEP)).await?
+            == u64::from(PRUNE_STEP)
+        {}
         let now = self.context.now();
         let ended_before = now - self.context.options.retention;
         let (mut events, mut cursor) = (0, None);
         loop {
             let request = PruneRequest { ended_before, now, cursor, limit: PRUNE_STEP };
-            let step = self.context.in_time(store.prune(request)).await?;
+            let step = self.context.patiently(store.prune(request)).await?;
             events += step.events;
             crate::metrics::pruned(step.events);
             // Keys that are left over take further steps, which look at the last events again.
@@ -107,7 +107,7 @@ impl Sweeper {
         let request = CapturePruneRequest { received_before, now, limit: PRUNE_STEP };
         let mut requests = 0;
         loop {
-            let step = self.context.in_time(self.context.store.prune_captured(request)).await?;
+            let step = self.context.patiently(self.context.store.prune_captured(request)).await?;
             requests += step.requests;
             crate::metrics::captures_pruned(step.requests);
             if !step.more {
@@ -129,7 +129,7 @@ impl Sweeper {
     async fn measure_for_ever(&self) {
         loop {
             let now = self.context.now();
-            match self.context.in_time(self.context.store.backlog(now)).await {
+            match self.context.patiently(self.context.store.backlog(now)).await {
                 Ok(backlog) => crate::metrics::backlog(backlog, now),
                 Err(error) => tracing::debug!(%error, "the backlog was not measured"),
             }

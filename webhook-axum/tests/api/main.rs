@@ -11,6 +11,7 @@ mod conventions;
 mod events;
 mod failing;
 mod following;
+mod fuzz;
 mod history;
 mod host;
 mod hostile;

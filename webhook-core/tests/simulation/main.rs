@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use run::{Report, run};
 use world::Plant;
 
-/// Seeds that every run of the tests tries: about 40 s of two cores, without optimisation.
-const SEEDS: u64 = 1_000;
+/// Seeds that every run of the tests tries: about 70 s of two cores, without optimisation.
+const SEEDS: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))

@@ -5,7 +5,6 @@
 mod capture_browser;
 mod capture_hostile;
 mod capture_kill;
-mod chaos;
 mod demo;
 mod fleet;
 mod hostile;

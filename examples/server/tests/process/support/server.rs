@@ -87,14 +87,6 @@ impl Server {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// The most memory that it ever held, in MiB.
-    pub(crate) fn peak_memory(&self) -> u64 {
-        let id = self.child.id().expect("the server runs");
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-    }
-
     pub(crate) fn lines(&self) -> &Lines {
         &self.lines
     }
