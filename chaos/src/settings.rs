@@ -50,8 +50,8 @@ pub(crate) struct RunSettings {
     #[arg(long, default_value_t = 60)]
     pub(crate) calm: u64,
 
-    /// Only faults of this kind; repeatable
-    #[arg(long = "fault", value_name = "KIND")]
+    /// Only faults of these kinds
+    #[arg(long = "fault", value_name = "KIND,KIND,…", value_delimiter = ',')]
     pub(crate) faults: Vec<Fault>,
 
     /// Redis is configured, and is not there for the whole run

@@ -25,13 +25,16 @@ fn is_caught(plant: &str, check: &str, arguments: &[&str]) {
 
 #[test]
 fn nothing_is_lost_and_nothing_invented_whatever_happens() {
-    let output = chaos(&["--minutes=0.6", "--rate=40"]);
+    let faults = "--fault=server-killed,server-frozen,clock-off,session-killed,postmaster-killed,commit-answers-lost,\
+                  postgres-partitioned,sessions-taken,redis-killed";
+    let output = chaos(&["--minutes=0.6", "--rate=40", faults]);
     assert!(output.status.success());
 }
 
 #[test]
 fn nothing_is_lost_when_redis_is_away_for_the_whole_run() {
-    let output = chaos(&["--minutes=0.25", "--rate=40", "--without-redis", "--lease=5"]);
+    let faults = "--fault=server-killed,postgres-stopped-at-once,postgres-stalled,postgres-cut";
+    let output = chaos(&["--minutes=0.25", "--rate=40", "--without-redis", "--lease=5", faults]);
     assert!(output.status.success());
 }
 
