@@ -139,20 +139,8 @@ async fn count_attempts(
         stats.successes += attempts - failures;
         durations.push((rows::big_count(row, "duration_ms")?, attempts));
     }
-    stats.p50_ms = percentile(&durations, 50);
-    stats.p99_ms = percentile(&durations, 99);
+    stats.set_percentiles(&durations);
     Ok(())
-}
-
-/// By nearest rank: the smallest duration that at least that part of the attempts does not exceed.
-fn percentile(durations: &[(u64, u64)], percent: u64) -> Option<u64> {
-    let total: u64 = durations.iter().map(|(_, attempts)| attempts).sum();
-    let rank = (total * percent).div_ceil(100);
-    let mut below = 0;
-    durations.iter().find_map(|(duration, attempts)| {
-        below += attempts;
-        (below >= rank).then_some(*duration)
-    })
 }
 
 pub(crate) async fn activity(
@@ -191,17 +179,4 @@ pub(crate) async fn activity(
         activity.status_code = rows::status(row, "status_code")?;
         Ok(activity)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::percentile;
-
-    #[test]
-    fn percentiles_go_by_nearest_rank() {
-        assert_eq!(percentile(&[], 50), None);
-        assert_eq!(percentile(&[(7, 1)], 99), Some(7));
-        assert_eq!(percentile(&[(1, 50), (9, 50)], 50), Some(1));
-        assert_eq!(percentile(&[(1, 98), (5, 1), (9, 1)], 99), Some(5));
-    }
 }

@@ -173,13 +173,9 @@ impl HistoryStore for JournalStore {
             let rows: Vec<_> = rows.filter(|row| wanted(row.subscription)).collect();
             stats.failures = rows.iter().filter(|row| row.failure.is_some()).count() as u64;
             stats.successes = rows.len() as u64 - stats.failures;
-            let mut durations: Vec<_> = rows.iter().map(|row| row.duration.as_millis() as u64).collect();
+            let mut durations: Vec<_> = rows.iter().map(|row| (row.duration.as_millis() as u64, 1)).collect();
             durations.sort_unstable();
-            let percentile = |percent: usize| {
-                let rank = (durations.len() * percent).div_ceil(100);
-                durations.get(rank.checked_sub(1)?).copied()
-            };
-            (stats.p50_ms, stats.p99_ms) = (percentile(50), percentile(99));
+            stats.set_percentiles(&durations);
             stats
         })
     }

@@ -87,6 +87,23 @@ pub struct Stats {
     pub p99_ms: Option<u64>,
 }
 
+impl Stats {
+    /// Sets the percentiles by nearest rank, from the durations in milliseconds in ascending order, each with how many
+    /// attempts took so long.
+    pub fn set_percentiles(&mut self, durations: &[(u64, u64)]) {
+        let total: u64 = durations.iter().map(|(_, attempts)| attempts).sum();
+        let percentile = |percent: u64| {
+            let rank = (total * percent).div_ceil(100);
+            let mut below = 0;
+            durations.iter().find_map(|(duration, attempts)| {
+                below += attempts;
+                (below >= rank).then_some(*duration)
+            })
+        };
+        (self.p50_ms, self.p99_ms) = (percentile(50), percentile(99));
+    }
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -254,4 +271,23 @@ pub trait HistoryStore: Debug + Send + Sync + 'static {
     ///
     /// - At most `limit`; other tenants' are not shown. An attempt happened when it started.
     async fn activity(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Activity>, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stats;
+
+    #[test]
+    fn percentiles_go_by_nearest_rank() {
+        for (durations, p50, p99) in [
+            (&[] as &[_], None, None),
+            (&[(7, 1)], Some(7), Some(7)),
+            (&[(1, 50), (9, 50)], Some(1), Some(9)),
+            (&[(1, 98), (5, 1), (9, 1)], Some(1), Some(5)),
+        ] {
+            let mut stats = Stats::default();
+            stats.set_percentiles(durations);
+            assert_eq!((stats.p50_ms, stats.p99_ms), (p50, p99), "{durations:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Figures and news.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::state::State;
@@ -34,7 +35,7 @@ pub(super) fn stats(state: &State, tenant: &TenantId, only: Option<SubscriptionI
     }
 
     let attempts = owner.attempts.range(AttemptId::floor(since - SLACK)..).map(|(_, attempt)| attempt);
-    let mut durations = Vec::new();
+    let mut durations: BTreeMap<u64, u64> = BTreeMap::new();
     for attempt in attempts.filter(|attempt| attempt.started_at >= since) {
         if only.is_some_and(|only| attempt.subscription_id != Some(only)) {
             continue;
@@ -43,18 +44,10 @@ pub(super) fn stats(state: &State, tenant: &TenantId, only: Option<SubscriptionI
             None => stats.successes += 1,
             Some(_) => stats.failures += 1,
         }
-        durations.push(u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX));
+        *durations.entry(u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX)).or_default() += 1;
     }
-    durations.sort_unstable();
-    stats.p50_ms = percentile(&durations, 50);
-    stats.p99_ms = percentile(&durations, 99);
+    stats.set_percentiles(&durations.into_iter().collect::<Vec<_>>());
     stats
-}
-
-/// The smallest value that `percent` of all do not exceed.
-fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted.get(rank.checked_sub(1)?).copied()
 }
 
 pub(super) fn activity(state: &State, tenant: &TenantId, limit: usize) -> Vec<Activity> {
