@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,15 +26,11 @@ struct Made {
 impl Worker {
     /// Attempts a delivery and records what came of it. When `abort` is cancelled before the answer is there, the
     /// attempt is cut and the lease stays for whoever stops the worker to release.
-    ///
-    /// The slot is for the attempt: as long as not too many results wait for the store, the next attempt may begin while
-    /// this one's is recorded.
     pub(super) async fn deliver(
         &self,
         lease: Lease,
         target: &LiveTarget,
         payload: Arc<Payload>,
-        slot: OwnedSemaphorePermit,
         seat: Seat,
         abort: CancellationToken,
     ) {
@@ -60,14 +55,6 @@ impl Worker {
         let duration = start.elapsed();
         let now = self.context.now();
         seat.leave(pace(&result, duration), now);
-        // While the store does not keep up, results keep their slots.
-        let _kept = match Arc::clone(&self.unrecorded).try_acquire_owned() {
-            Ok(permit) => {
-                drop(slot);
-                permit
-            }
-            Err(_) => slot,
-        };
 
         let mut attempt = Attempt::new(
             AttemptId::from_uuid(self.context.new_id()),

@@ -271,7 +271,9 @@ impl Worker {
         let Some(worker) = self.itself.upgrade() else { return };
         self.held().insert(lease.delivery, lease.token);
         self.tasks.spawn(async move {
-            worker.deliver(lease, &target, payload, slot, seat, worker.abort()).await;
+            worker.deliver(lease, &target, payload, seat, worker.abort()).await;
+            // Not before the result is recorded: what a kill makes come twice is no more than there are slots.
+            drop(slot);
         });
     }
 

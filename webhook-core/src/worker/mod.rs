@@ -50,8 +50,6 @@ pub(crate) struct Worker {
     /// None when the store is the queue.
     hints: Option<Arc<Hints>>,
     slots: Arc<Semaphore>,
-    /// Results that may wait for the store without a slot.
-    unrecorded: Arc<Semaphore>,
     /// In KiB, so that it fits a semaphore's 32-bit requests.
     payload_budget: Arc<Semaphore>,
     running: AtomicBool,
@@ -82,7 +80,6 @@ impl Worker {
     pub(crate) fn new(context: Arc<Context>, indexes: Arc<Indexes>) -> Arc<Self> {
         let options = &context.options;
         let slots = Arc::new(Semaphore::new(options.concurrency));
-        let unrecorded = Arc::new(Semaphore::new(options.concurrency));
         let payload_budget = Arc::new(Semaphore::new((options.payload_budget / 1024).max(1)));
         let alarm = Arc::new(Alarm::default());
         let admission = Arc::new(Admission::new(options, Arc::clone(&alarm)));
@@ -97,7 +94,6 @@ impl Worker {
             alarm,
             hints,
             slots,
-            unrecorded,
             payload_budget,
             running: AtomicBool::new(false),
             tasks: TaskTracker::new(),
