@@ -9,7 +9,7 @@ use webhook_core::Timestamp;
 const RESCUE_INTERVAL: Duration = Duration::from_millis(500);
 /// After a walk that found one target alone, so many claims go without.
 const SKIPPED_ALONE: u32 = 8;
-/// After a walk that found several, so many: the oldest of each are taken in turn then, and nobody waits for long.
+/// After a walk that found several, so many: one whose turn only a walk brings waits for a few claims.
 const SKIPPED: u32 = 4;
 /// So often a claim looks from the very beginning.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ impl Progress {
         state.floor.unwrap_or(Timestamp::EPOCH)
     }
 
-    /// Whether a claim may go without a walk: the last one found that no target starves beside another.
+    /// Whether a claim may go without a walk: there was one a few claims ago.
     pub(crate) fn skips_walk(&self) -> bool {
         let mut state = self.state();
         let skips = state.alone > 0;

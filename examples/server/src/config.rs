@@ -235,7 +235,7 @@ mod tests {
             assert_eq!(redis.address(), address);
             assert!(format!("{redis:?}").contains("acme"));
         }
-        let error = |arguments: &[&str]| crate::chain(&resolve(arguments).unwrap_err());
+        let error = |arguments: &[&str]| crate::logs::chain(&resolve(arguments).unwrap_err());
         for url in ["redis://:canary@host:port", "http://:canary@host", "redis+cluster://:canary@"] {
             let text = error(&["--redis-url", url]);
             assert!(text.contains("Redis URL") && !text.contains("canary"), "{text}");

@@ -2,6 +2,7 @@
 
 mod json;
 
+use std::error::Error;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
@@ -63,6 +64,22 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) -> Result<(), TryInitErr
     // One filter for all: a filter of the writer alone loses an event after each one that somebody asked about and then
     // did not write, as sqlx does.
     tracing_subscriber::registry().with(filter).with(writer).try_init()
+}
+
+/// An error with everything below it, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        let message = error.to_string();
+        // Transparent errors repeat what they carry.
+        if !text.ends_with(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        below = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
     match run(command.unwrap_or(Command::Serve), &flags).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", chain(&*error));
+            eprintln!("error: {}", logs::chain(&*error));
             if error.is::<ConfigError>() { MISUSE.into() } else { ExitCode::FAILURE }
         }
     }
@@ -56,20 +56,4 @@ async fn run(command: Command, flags: &Flags) -> Result<ExitCode, Box<dyn Error>
 /// What `PORT` says; an empty variable counts as unset.
 fn port() -> Option<String> {
     std::env::var("PORT").ok().filter(|port| !port.is_empty())
-}
-
-/// An error with everything below it, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        let message = error.to_string();
-        // Transparent errors repeat what they carry.
-        if !text.ends_with(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        below = error.source();
-    }
-    text
 }

@@ -54,18 +54,7 @@ impl Visit for Fields {
 
     /// With everything below it: the outermost error often says no more than whose it is.
     fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
-        let mut text = error.to_string();
-        let mut below = error.source();
-        while let Some(error) = below {
-            let message = error.to_string();
-            // Transparent errors repeat what they carry.
-            if !text.ends_with(&message) {
-                text.push_str(": ");
-                text.push_str(&message);
-            }
-            below = error.source();
-        }
-        self.put(field.name(), text);
+        self.put(field.name(), super::chain(error));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
