@@ -3,14 +3,13 @@
 //! Together they run for `FUZZ_SECONDS`, ten by default.
 
 use std::fmt::Debug;
-use std::time::Duration;
 
 use axum::body::Body;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use serde_json::json;
 use tokio::runtime::Runtime;
-use tokio::time::Instant;
+use webhook_core::testing;
 
 use crate::host::{ACME, Answer, Host, OTHER};
 
@@ -19,15 +18,7 @@ const TARGETS: u32 = 6;
 
 /// Tries values for a share of the time, and a few in any case.
 fn fuzz<S: Strategy<Value: Debug>>(values: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
-    let end = Instant::now() + Duration::from_secs(seconds) / TARGETS;
-    let mut runner = TestRunner::new(Config { cases: 16, failure_persistence: None, ..Config::default() });
-    loop {
-        runner.run(values, &test).unwrap();
-        if Instant::now() >= end {
-            return;
-        }
-    }
+    testing::fuzz(testing::fuzz_time(10) / TARGETS, values, test);
 }
 
 /// Where to begin, how much to take away, and what to put there.

@@ -20,6 +20,7 @@
 
 mod clock;
 mod entropy;
+mod fuzz;
 pub mod queue;
 pub mod rate_limiter;
 pub mod store;
@@ -31,6 +32,7 @@ pub use async_trait;
 
 pub use clock::{ManualClock, PausedClock};
 pub use entropy::SeededEntropy;
+pub use fuzz::{fuzz, fuzz_time};
 
 /// Runs a case on a runtime of its own, with several threads so that what is concurrent really is.
 #[doc(hidden)]

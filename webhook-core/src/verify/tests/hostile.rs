@@ -4,35 +4,16 @@
 //! deeper into the parsers. All headers together run for `FUZZ_SECONDS`, a minute by default; bodies and URLs for a third
 //! of that.
 
-use std::fmt::Debug;
 use std::time::Duration;
 
 use http::HeaderValue;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use tokio::time::Instant;
 
 use super::scenes::{self, Scene};
+use crate::testing::{fuzz, fuzz_time};
 use crate::verify::{Encoding, Hash, HmacVerifier};
 
-/// Tries values until the time is over, and a few in any case.
-fn fuzz<S: Strategy<Value: Debug>>(time: Duration, values: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let end = Instant::now() + time;
-    let mut runner = TestRunner::new(Config { cases: 16, failure_persistence: None, ..Config::default() });
-    loop {
-        runner.run(values, &test).unwrap();
-        if Instant::now() >= end {
-            return;
-        }
-    }
-}
-
-fn whole_time() -> Duration {
-    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(60);
-    Duration::from_secs(seconds)
-}
-
-/// An equal part of that time.
+/// An equal part of a time.
 fn share(time: Duration, targets: usize) -> Duration {
     time / u32::try_from(targets).unwrap()
 }
@@ -106,7 +87,7 @@ fn no_value_of_a_header_is_a_panic_or_a_pass() {
     let scenes = scenes::all();
     let also = also_read();
     let needed: usize = scenes.iter().map(|scene| scene.headers.len() * 2).sum();
-    let share = share(whole_time(), needed + also.len() * 2);
+    let share = share(fuzz_time(60), needed + also.len() * 2);
     for (scene, name) in &also {
         let right = scene.headers.iter().find(|(known, _)| known == name).map_or("msg_1", |(_, value)| value);
         let ask = |value: &[u8]| {
@@ -147,7 +128,7 @@ fn same(right: &str, value: &[u8]) -> bool {
 #[test]
 fn no_body_and_no_url_is_a_panic_or_a_pass() {
     let scenes = scenes::all();
-    let share = share(whole_time() / 3, scenes.len() * 3);
+    let share = share(fuzz_time(60) / 3, scenes.len() * 3);
     for scene in &scenes {
         let ask = |body: &[u8]| {
             let outcome = scene.ask(&scene.header_map(), body, scene.now);
