@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -130,11 +131,14 @@ impl Run {
         let (last_fault, calm_at) = (Instant::now(), self.ledger.elapsed());
         self.receiver.calm_down();
         let deadline = last_fault + Duration::from_secs(self.settings.calm);
-        let acknowledged = tokio::time::timeout_at(deadline, load.finish()).await.is_ok();
-        if !acknowledged {
+        let load = tokio::spawn(load.finish());
+        let drained = self.drain(deadline, &load).await.then(|| last_fault.elapsed());
+        if load.is_finished() {
+            load.await.unwrap();
+        } else {
             println!("the load did not end in the calm");
+            load.abort();
         }
-        let drained = self.drain(deadline).await.then(|| last_fault.elapsed());
 
         let settled = async {
             while self.receiver.open() > 0
@@ -244,14 +248,22 @@ impl Run {
         timeout(Duration::from_secs(1), look).await.ok().flatten()
     }
 
-    /// Does what operators do when endpoints are well again, until nothing is open or it is too late.
-    async fn drain(&self, deadline: Instant) -> bool {
+    /// Does what operators do when endpoints are well again, until the load has ended and nothing is open, or it is too
+    /// late: then it tells what is open.
+    async fn drain(&self, deadline: Instant, load: &JoinHandle<()>) -> bool {
         while Instant::now() < deadline {
             let _ = timeout(Duration::from_secs(5), self.operate()).await;
-            if self.number("SELECT count(*) FROM webhook.delivery WHERE state = 0").await == 0 {
+            // Asked before: what is accepted after the look is not missed.
+            let complete = load.is_finished();
+            if complete && self.number("SELECT count(*) FROM webhook.delivery WHERE state = 0").await == 0 {
                 return true;
             }
             sleep(POLL).await;
+        }
+        let mut database = PgConnection::connect(&self.site.database_url()).await.unwrap();
+        let sql = "SELECT subscription_id, count(*) FROM webhook.delivery WHERE state = 0 GROUP BY 1 ORDER BY 2 DESC";
+        for (id, open) in sqlx::query_as::<_, (Uuid, i64)>(sql).fetch_all(&mut database).await.unwrap() {
+            println!("open: {open} to {:?}", self.subscriptions.get(&id));
         }
         false
     }
