@@ -13,11 +13,15 @@ use webhook_core::{EventType, NewEvent, Timestamp};
 
 use crate::api::ApiState;
 use crate::extract::{PathId, Reader, Writer};
+use crate::page_writer::PageWriter;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::{body, json, wire};
 
 const TEST_TYPE: &str = "webhook.test";
+
+/// Attempts that are read at once: a response may be long.
+const AT_ONCE: u32 = 64;
 
 /// Send a test delivery
 #[cfg_attr(feature = "openapi", utoipa::path(
@@ -79,6 +83,9 @@ pub(crate) async fn recover_subscription(
 }
 
 /// List the attempts that went to a subscription
+///
+/// A page ends early, with a `next_cursor`, when it has more than 4 MiB; with `offset` or `page` further responses are cut,
+/// which `response_truncated` says.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/subscriptions/{id}/attempts", tag = "Subscriptions", params(("id" = wire::Id, Path)),
     responses((status = 200, description = "A page, newest first", body = wire::List<wire::Attempt>)),
@@ -91,8 +98,12 @@ pub(crate) async fn list_subscription_attempts(
 ) -> Result<Response, Problem> {
     let paging = query.paging();
     query.finish()?;
-    let page = state.webhooks.attempts(caller.tenant(), id.into(), paging.request).await?;
-    Ok(json::answer(StatusCode::OK, &paging.answer(page, |item| item.id.as_uuid(), wire::Attempt::from)))
+    let mut answer = PageWriter::new(paging);
+    while let Some(wanted) = answer.wanted(AT_ONCE) {
+        let page = state.webhooks.attempts(caller.tenant(), id.into(), wanted).await?;
+        answer.write(page, |attempt| attempt.id.as_uuid(), wire::Attempt::cut_to)?;
+    }
+    answer.finish()
 }
 
 /// List the deliveries to a subscription

@@ -66,6 +66,15 @@ pub(crate) struct AttemptError {
     message: String,
 }
 
+impl Attempt {
+    /// With at most `room` bytes of its response.
+    pub(crate) fn cut_to(mut attempt: webhook_core::Attempt, room: usize) -> Self {
+        attempt.response_truncated |= attempt.response_body.len() > room;
+        attempt.response_body.truncate(room);
+        attempt.into()
+    }
+}
+
 impl From<webhook_core::Attempt> for Attempt {
     fn from(attempt: webhook_core::Attempt) -> Self {
         let (response_body, response_body_encoding) = match std::str::from_utf8(&attempt.response_body) {

@@ -1,9 +1,15 @@
 //! Reading is bounded, whatever is stored.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
+use http::StatusCode;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use webhook_core::Role;
+use webhook_core::transport::{OutboundResponse, RecordingTransport};
 
 use crate::host::{ACME, Answer, Host, request, text};
 
@@ -70,13 +76,46 @@ async fn a_page_of_paths_ends_before_it_is_too_large_and_goes_on() {
     }
     let (sizes, ids) = pages(&host, "/api/paths").await;
     assert!(sizes.len() > 1 && sizes.iter().all(|size| *size < 5 * MIB), "{sizes:?}");
-    assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), 12);
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 12);
     let many = Host::new();
     for _ in 0..70 {
         many.path(json!({})).await;
     }
     let page = many.get("/api/paths?limit=60").await.expect(200);
     assert_eq!((page["data"].as_array().unwrap().len(), &page["pagination"]["has_more"]), (60, &json!(true)));
+}
+
+#[tokio::test]
+async fn a_page_of_attempts_ends_before_it_is_too_large_and_one_by_its_place_cuts_responses() {
+    let host = Host::answered(RecordingTransport::new().answering(|_| {
+        let mut answer = OutboundResponse::new(StatusCode::OK);
+        answer.body = vec![0; 16 << 10].into();
+        Ok(answer)
+    }));
+    let subscription = text(&host.subscription().await["id"]);
+    for _ in 0..100 {
+        host.event().await;
+    }
+    let stop = CancellationToken::new();
+    let worker = tokio::spawn({
+        let (webhooks, stop) = (host.webhooks.clone(), stop.clone());
+        async move { webhooks.run(Role::Worker, stop).await }
+    });
+    host.transport.wait_for(100).await;
+    stop.cancel();
+    worker.await.unwrap();
+
+    let list = format!("/subscriptions/{subscription}/attempts");
+    let (sizes, ids) = pages(&host, &list).await;
+    assert!(sizes.len() > 1 && sizes.iter().all(|size| *size < 5 * MIB), "{sizes:?}");
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 100);
+    let answer = host.get(&format!("{list}?offset=0&limit=1000")).await;
+    assert!(answer.body.len() < 5 * MIB, "{}", answer.body.len());
+    let page = answer.expect(200);
+    let attempts = page["data"].as_array().unwrap();
+    assert_eq!((attempts.len(), &page["pagination"]["total"]), (100, &json!(100)));
+    let cut = |attempt: &Value| (text(&attempt["response_body"]).len(), attempt["response_truncated"] == true);
+    assert_eq!((cut(&attempts[0]), cut(&attempts[99])), ((16 << 10, false), (0, true)));
 }
 
 #[tokio::test]

@@ -1,15 +1,13 @@
 //! Deliveries, attempts and figures.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use webhook_axum::Api;
+use webhook_core::Role;
 use webhook_core::transport::{OutboundResponse, RecordingTransport};
-use webhook_core::{MemoryStore, Role, Webhooks};
 
-use crate::host::{ACME, Host, keys, text};
+use crate::host::{ACME, Host, text};
 
 /// Runs a worker until the delivery has ended; its JSON.
 async fn delivered(host: &Host, delivery: &str) -> Value {
@@ -130,15 +128,11 @@ async fn a_test_is_a_real_delivery() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_shows_in_when_the_next_attempt_is() {
-    let mut host = Host::new();
-    host.transport = RecordingTransport::new().answering(|_| {
+    let host = Host::answered(RecordingTransport::new().answering(|_| {
         let mut answer = OutboundResponse::new(http::StatusCode::TOO_MANY_REQUESTS);
         answer.headers.insert("retry-after", http::HeaderValue::from_static("600"));
         Ok(answer)
-    });
-    let builder = Webhooks::builder(Arc::new(MemoryStore::new())).transport(Arc::new(host.transport.clone()));
-    host.webhooks = builder.build().unwrap();
-    host.router = Api::new(host.webhooks.clone()).authenticator(Arc::new(keys())).router();
+    }));
     let (_, _, first) = host.delivery().await;
     let shutdown = CancellationToken::new();
     let (webhooks, stop) = (host.webhooks.clone(), shutdown.clone());

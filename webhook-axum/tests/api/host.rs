@@ -82,8 +82,16 @@ impl Host {
         Self::build(store, Options::default())
     }
 
+    /// With endpoints that answer so.
+    pub(crate) fn answered(transport: RecordingTransport) -> Self {
+        Self::assemble(Arc::new(MemoryStore::new()), Options::default(), transport)
+    }
+
     fn build(store: Arc<dyn Store>, options: Options) -> Self {
-        let transport = RecordingTransport::new();
+        Self::assemble(store, options, RecordingTransport::new())
+    }
+
+    fn assemble(store: Arc<dyn Store>, options: Options, transport: RecordingTransport) -> Self {
         let webhooks =
             Webhooks::builder(store).transport(Arc::new(transport.clone())).options(options).build().unwrap();
         let router = Api::new(webhooks.clone()).authenticator(Arc::new(keys())).router();
