@@ -19,6 +19,10 @@ const TIMESTAMP: HeaderName = HeaderName::from_static("linear-timestamp");
 /// header `Linear-Timestamp`, which is not signed, is believed only where the body has no time. The message id
 /// `Linear-Delivery` is not signed.
 ///
+/// Linear tries again after a minute, an hour and six hours. The time is in the body: where it is still the first
+/// attempt's, those come outside of the window of 60 s and are refused. Who wants them takes a
+/// [tolerance](Self::with_tolerance) of seven hours, and drops repeats by their id.
+///
 /// Source: Linear Developers, "Webhooks", "Securing webhooks" (<https://linear.app/developers/webhooks>).
 #[derive(Clone, Debug)]
 pub struct Linear {

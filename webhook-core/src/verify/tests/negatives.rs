@@ -238,6 +238,13 @@ fn twilios_body_must_be_covered() {
     let scene = twilio_json();
     let failure = scene.ask(&scene.header_map(), br#"{"property": "other"}"#, scene.now);
     assert_eq!(failure, Err(VerifyFailure::OtherBody));
+    // Without a body, or with a form that has no fields, the signature would hold.
+    assert_eq!(scene.ask(&scene.header_map(), b"", scene.now), Err(VerifyFailure::OtherBody));
+    let mut form = scene.header_map();
+    form.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+    for body in [&b""[..], b"&", b"="] {
+        assert_eq!(scene.ask(&form, body, scene.now), Err(VerifyFailure::OtherBody), "{body:?}");
+    }
     // Twilio signs such a URL for a GET without a body.
     let mut bare = scenes::twilio("https://mycompany.com/myapp.php", "");
     let code = Hash::Sha1.hmac(b"12345", &[b"https://mycompany.com/myapp.php"]);
