@@ -28,7 +28,8 @@ const MAX_BODY: usize = 1024 * 1024;
 /// Lets only requests through that a [`Verifier`] believes, and reads their bodies as they came for it.
 ///
 /// Whoever sent another one gets 401 and learns no more; the reason is in the log, at INFO. Handshakes are answered here. Put
-/// it around the route, inside of whatever decompresses bodies: what was signed are the bytes that were sent.
+/// it around the route, outside of whatever decompresses bodies, so that it runs first: what was signed are the bytes that
+/// were sent.
 ///
 /// ```
 /// use axum::{Json, Router, routing::post};
