@@ -49,7 +49,7 @@ impl RedisRateLimiter {
     }
 
     fn share(&self, request: &TokenRequest) -> TokenRequest {
-        let rate = request.limit.rate() / f64::from(self.processes);
+        let rate = (request.limit.rate() / f64::from(self.processes)).max(RateLimit::MIN_PER_SECOND);
         let burst = (request.limit.burst() / self.processes).max(1);
         let share = RateLimit::per_second(rate).and_then(|limit| limit.with_burst(burst));
         TokenRequest { limit: share.unwrap_or(request.limit), ..*request }

@@ -12,8 +12,6 @@ pub use local::LocalRateLimiter;
 
 use crate::{TargetId, Timestamp};
 
-/// The lowest rate: about one a day.
-const MIN_PER_SECOND: f64 = 0.000_01;
 const MAX_PER_SECOND: f64 = 100_000.0;
 const MAX_BURST: u32 = 100_000;
 
@@ -47,13 +45,16 @@ pub enum RateLimitError {
 }
 
 impl RateLimit {
+    /// The lowest rate: about one a day.
+    pub const MIN_PER_SECOND: f64 = 0.000_01;
+
     /// `per_second` each second (0.00001 to 100,000), with a burst of as many, rounded up.
     ///
     /// # Errors
     ///
     /// The rate is out of bounds.
     pub fn per_second(per_second: f64) -> Result<Self, RateLimitError> {
-        if !(MIN_PER_SECOND..=MAX_PER_SECOND).contains(&per_second) {
+        if !(Self::MIN_PER_SECOND..=MAX_PER_SECOND).contains(&per_second) {
             return Err(RateLimitError::PerSecond { per_second });
         }
         Ok(Self { per_second, burst: per_second.ceil() as u32 })
