@@ -200,8 +200,14 @@ impl Hints {
     async fn try_out(&self) -> Result<(), QueueError> {
         let now = self.context.now();
         let trial = Hint::new(DeliveryId::from_uuid(Uuid::nil()), TargetId::from_uuid(Uuid::nil()), now + TRIAL_DELAY);
-        in_time(self.queue.push(&[trial])).await?;
-        let popped = in_time(self.queue.pop(now, now + self.context.options.lease(), 1)).await?;
+        let popped = in_time(self.queue.pop(now, now + self.context.options.lease(), BATCH as u32)).await?;
+        if let Err(error) = in_time(self.queue.push(&[trial])).await {
+            // It may be full of hints that nobody takes, because all are away. The store knows what they point at.
+            if !popped.is_empty() {
+                in_time(self.queue.done(&popped)).await?;
+            }
+            return Err(error);
+        }
         if !popped.is_empty() {
             in_time(self.queue.push(&popped)).await?;
         }

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 use webhook_core::transport::RecordingTransport;
-use webhook_core::{AddressGuard, MemoryStore, NewEvent, RateLimit, Role, SubscriptionDraft, TenantId, Webhooks};
+use webhook_core::{
+    AddressGuard, DeliveryId, Hint, MemoryStore, NewEvent, Queue as _, RateLimit, Role, SubscriptionDraft, TargetId,
+    TenantId, Timestamp, Webhooks,
+};
 use webhook_queue_redis::{RedisNotifier, RedisQueue};
 use webhook_test_servers::RedisServer;
 
@@ -121,6 +125,35 @@ async fn no_outage_of_redis_loses_or_doubles_a_delivery_or_delays_accepting() {
         *times.entry(request.headers["webhook-id"].to_str().unwrap().to_owned()).or_default() += 1;
     }
     assert_eq!((times.len(), times.values().sum::<usize>()), (sent, sent));
+}
+
+/// Hints that nobody takes any more, because every process has given Redis up, would keep it full for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_its_own_hints_filled_is_used_again() {
+    let server = RedisServer::start();
+    let used = server.command(&["INFO", "memory"]);
+    let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
+    assert_eq!(server.command(&["CONFIG", "SET", "maxmemory", &(used + 4_000_000).to_string()]), "OK");
+    let fleet = Fleet::start(&server).await;
+    // This one accepts only: it never takes a hint.
+    let api = fleet.engine(&server);
+    fleet.shutdown.cancel();
+    let queue = RedisQueue::new(redis(&server.url()));
+    let mut filled = 0_u128;
+    let hint = |number: u128| {
+        let (delivery, target) = (Uuid::from_u128(number), Uuid::from_u128(1));
+        Hint::new(DeliveryId::from_uuid(delivery), TargetId::from_uuid(target), Timestamp::from_millis(1))
+    };
+    while queue.push(&(filled..filled + 10).map(hint).collect::<Vec<_>>()).await.is_ok() {
+        filled += 10;
+    }
+    eventually("it is given up", async || {
+        api.emit(&TenantId::default(), NewEvent::new("a.b".parse().unwrap(), "{}")).await.unwrap();
+        api.check_queue().await.unwrap().is_err()
+    })
+    .await;
+    eventually("it is used again", async || api.check_queue().await.unwrap().is_ok()).await;
+    assert!(queue.depth().await.unwrap() < filled as u64, "what filled it is gone in part");
 }
 
 #[tokio::test(flavor = "multi_thread")]
