@@ -30,13 +30,14 @@ pub enum Traffic {
 #[derive(Debug)]
 pub struct FaultProxy {
     addr: SocketAddr,
+    origin: SocketAddr,
     shared: Arc<Shared>,
     runtime: Option<Runtime>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    upstream: SocketAddr,
+    upstream: watch::Sender<SocketAddr>,
     traffic: watch::Sender<Traffic>,
     /// Counts the cuts: a connection ends when it changes.
     cuts: watch::Sender<u64>,
@@ -60,7 +61,7 @@ impl FaultProxy {
             TcpListener::from_std(listener).expect("a listener can be handed over")
         };
         let shared = Arc::new(Shared {
-            upstream,
+            upstream: watch::Sender::new(upstream),
             traffic: watch::Sender::new(Traffic::Flows),
             cuts: watch::Sender::new(0),
             strandings: watch::Sender::new(0),
@@ -69,7 +70,7 @@ impl FaultProxy {
         });
         let addr = listener.local_addr().expect("a listener has an address");
         runtime.spawn(accept(listener, Arc::clone(&shared)));
-        Self { addr, shared, runtime: Some(runtime) }
+        Self { addr, origin: upstream, shared, runtime: Some(runtime) }
     }
 
     /// Where clients connect to.
@@ -79,7 +80,7 @@ impl FaultProxy {
 
     /// The URL of the server, by way of this proxy.
     pub fn rewrite(&self, url: &str) -> String {
-        url.replace(&self.shared.upstream.to_string(), &self.addr.to_string())
+        url.replace(&self.origin.to_string(), &self.addr.to_string())
     }
 
     /// Sets what happens to the bytes from now on.
@@ -96,6 +97,12 @@ impl FaultProxy {
     /// ones work.
     pub fn strand(&self) {
         self.shared.strandings.send_modify(|strandings| *strandings += 1);
+    }
+
+    /// New connections lead to the server at `upstream`. Those that there are go on as they were, as after a failover
+    /// by name.
+    pub fn redirect(&self, upstream: SocketAddr) {
+        self.shared.upstream.send_replace(upstream);
     }
 
     /// The next request that contains `needle` (`COMMIT`, `EVALSHA`) reaches the server; when that has answered, the
@@ -133,7 +140,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn connect(mut client: TcpStream, shared: &Shared) {
     let (mut cuts, mut strandings) = (shared.cuts.subscribe(), shared.strandings.subscribe());
     wait_while_stalled(shared).await;
-    let Ok(mut server) = TcpStream::connect(shared.upstream).await else { return reset(&client) };
+    let upstream = *shared.upstream.borrow();
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return reset(&client) };
     for stream in [&client, &server] {
         // Without it the proxy would add delays of its own.
         let _ = stream.set_nodelay(true);

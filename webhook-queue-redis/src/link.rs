@@ -32,7 +32,13 @@ pub(crate) enum LinkError {
 impl LinkError {
     /// Redis has no more memory to give.
     pub(crate) fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Redis(error) if error.code() == Some("OOM"))
+        // Before Redis 7 a script's error has a code of its own, with the other one in its text.
+        matches!(self, Self::Redis(error) if error.code() == Some("OOM") || error.to_string().contains("-OOM "))
+    }
+
+    /// The server is a copy, and whoever was its primary is elsewhere.
+    fn is_read_only(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.code() == Some("READONLY"))
     }
 }
 
@@ -85,7 +91,13 @@ impl Link {
             self.missed();
             return Err(LinkError::Late(self.deadline));
         };
-        self.state().misses = 0;
+        let mut state = self.state();
+        state.misses = 0;
+        // After a failover the name may lead to another server, but what is connected stays connected.
+        if result.as_ref().is_err_and(LinkError::is_read_only) {
+            state.wire = None;
+        }
+        drop(state);
         if result.is_ok() && !self.inspected.swap(true, Ordering::Relaxed) {
             tokio::spawn(inspect(wire, self.deadline));
         }
@@ -126,9 +138,18 @@ async fn inspect(mut wire: Wire, deadline: Duration) {
     let mut question = redis::cmd("INFO");
     question.arg("memory");
     // Servers that do not tell are not worth a line: losing hints is harmless, only slower.
-    let Ok(Ok(info)) = tokio::time::timeout(deadline, question.query_async::<String>(&mut wire)).await else { return };
-    let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).map(str::trim);
-    if let Some(policy) = policy.filter(|policy| *policy != "noeviction") {
+    let Ok(Ok(answer)) = tokio::time::timeout(deadline, question.query_async::<Value>(&mut wire)).await else { return };
+    let infos = match answer {
+        // Of a cluster, each primary's.
+        Value::Map(of_server) => of_server.into_iter().map(|(_, info)| info).collect(),
+        info => vec![info],
+    };
+    let infos = infos.into_iter().filter_map(|info| redis::from_redis_value::<String>(info).ok());
+    let evicting = infos.filter_map(|info| {
+        let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?.trim().to_owned();
+        (policy != "noeviction").then_some(policy)
+    });
+    for policy in evicting.collect::<std::collections::BTreeSet<_>>() {
         tracing::warn!(policy, "redis evicts keys when its memory is full: set maxmemory-policy to noeviction");
     }
 }

@@ -141,6 +141,18 @@ async fn a_read_only_replica_takes_nothing_until_it_is_promoted() {
 }
 
 #[tokio::test]
+async fn after_a_failover_the_old_primary_is_left_though_it_keeps_its_connections() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let proxy = FaultProxy::start(old.addr());
+    let queue = RedisQueue::new(redis(&proxy.rewrite(&old.url())));
+    works_again(&queue).await;
+    assert_eq!(old.command(&["REPLICAOF", "127.0.0.1", &new.addr().port().to_string()]), "OK");
+    proxy.redirect(new.addr());
+    works_again(&queue).await;
+    assert!(old.command(&["INFO", "replication"]).contains("role:slave"), "it is still a copy");
+}
+
+#[tokio::test]
 async fn a_broken_network_is_noticed_and_the_connection_made_anew() {
     let server = RedisServer::start();
     let proxy = FaultProxy::start(server.addr());
