@@ -59,13 +59,10 @@ fn recorded(outcomes: &[Outcome], done: &Done) -> Vec<Recorded> {
 
 async fn record_with_effects(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]) -> Result<Done, Fault> {
     // Before any row is locked: who changes a subscription locks the tenant first.
-    let gone: std::collections::BTreeSet<_> = outcomes
-        .iter()
-        .filter(|outcome| outcome.effect == TargetEffect::DisableGone)
-        .map(|outcome| outcome.tenant.as_str())
-        .collect();
-    for tenant in gone {
-        subscription::lock(conn, &tenant.parse().map_err(|_| Fault::corrupt("not a tenant"))?).await?;
+    let gone = outcomes.iter().filter(|outcome| outcome.effect == TargetEffect::DisableGone);
+    let gone: Vec<&TenantId> = gone.map(|outcome| &outcome.tenant).collect();
+    if !gone.is_empty() {
+        subscription::lock_all(conn, gone.into_iter()).await?;
     }
     let done = update(conn, now, outcomes).await?;
     apply_effects(conn, now, outcomes, &done).await?;

@@ -145,21 +145,39 @@ pub(crate) async fn generations_locked(
     generations(conn, tenants).await
 }
 
-/// Keeps the tenants' subscriptions as they are until the transaction ends. In one order, so that nobody waits for
-/// somebody who waits for them.
-pub(crate) async fn lock_all_shared(
+/// Takes the locks of the tenants `$1` by `$lock`. In one order, and the same for each kind of lock, so that nobody
+/// waits for somebody who waits for them.
+macro_rules! lock_tenants {
+    ($lock:literal) => {
+        concat!(
+            "SELECT ",
+            $lock,
+            "(l.key) FROM (
+               SELECT DISTINCT webhook.tenant_lock(t.tenant) AS key FROM unnest($1::text[]) AS t (tenant) ORDER BY 1
+             ) AS l"
+        )
+    };
+}
+
+/// Keeps the tenants' subscriptions as they are until the transaction ends.
+pub(crate) async fn lock_all_shared<'a>(
     conn: &mut Conn<'_>,
-    tenants: impl Iterator<Item = &TenantId>,
+    tenants: impl Iterator<Item = &'a TenantId>,
 ) -> Result<(), Fault> {
-    sqlx::query(
-        "SELECT pg_advisory_xact_lock_shared(l.key) FROM (
-           SELECT DISTINCT webhook.tenant_lock(t.tenant) AS key FROM unnest($1::text[]) AS t (tenant) ORDER BY 1
-         ) AS l",
-    )
-    .bind(tenants.map(TenantId::as_str).collect::<Vec<_>>())
-    .persistent(conn.persistent)
-    .execute(&mut *conn.inner)
-    .await?;
+    let tenants: Vec<_> = tenants.map(TenantId::as_str).collect();
+    let query = sqlx::query(lock_tenants!("pg_advisory_xact_lock_shared")).bind(tenants);
+    query.persistent(conn.persistent).execute(&mut *conn.inner).await?;
+    Ok(())
+}
+
+/// [`lock`] for many tenants.
+pub(crate) async fn lock_all<'a>(
+    conn: &mut Conn<'_>,
+    tenants: impl Iterator<Item = &'a TenantId>,
+) -> Result<(), Fault> {
+    let tenants: Vec<_> = tenants.map(TenantId::as_str).collect();
+    let query = sqlx::query(lock_tenants!("pg_advisory_xact_lock")).bind(tenants);
+    query.persistent(conn.persistent).execute(&mut *conn.inner).await?;
     Ok(())
 }
 
