@@ -1,14 +1,22 @@
 //! Signals between processes by LISTEN and NOTIFY.
 
+use std::io::ErrorKind;
+use std::time::Duration;
+
 use async_trait::async_trait;
-use sqlx::PgPool;
 use sqlx::postgres::PgListener;
+use sqlx::{Executor, PgPool};
+use tokio::time::timeout;
 use webhook_core::{Notifier, NotifierError, Signal};
 
 /// The one channel; it is the database's, so databases do not hear each other.
 const CHANNEL: &str = "webhook";
 const DUE: &str = "due";
 const CHANGED: &str = "changed ";
+/// After so long without a word the connection is asked whether it still stands.
+const SILENCE: Duration = Duration::from_secs(10);
+/// It has so long to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Carries signals by `NOTIFY webhook`. Listening holds a connection of its own.
 #[derive(Clone, Debug)]
@@ -49,16 +57,23 @@ impl PostgresNotifier {
         listener.listen(CHANNEL).await?;
         heard(Signal::Missed);
         loop {
-            match listener.try_recv().await? {
-                Some(notification) => {
-                    if let Some(signal) = signal(notification.payload()) {
-                        heard(signal);
+            match timeout(SILENCE, listener.try_recv()).await {
+                Ok(received) => match received? {
+                    Some(notification) => {
+                        if let Some(signal) = signal(notification.payload()) {
+                            heard(signal);
+                        }
                     }
-                }
-                // The connection was lost and will be made again; what was said in between is not heard.
-                None => {
-                    listener.listen(CHANNEL).await?;
-                    heard(Signal::Missed);
+                    // The connection was lost and will be made again; what was said in between is not heard.
+                    None => {
+                        listener.listen(CHANNEL).await?;
+                        heard(Signal::Missed);
+                    }
+                },
+                // Either nobody has said anything, or the network has forgotten the connection.
+                Err(_) => {
+                    let asked = timeout(ANSWER, listener.execute("SELECT 1")).await;
+                    asked.map_err(|late| sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, late)))??;
                 }
             }
         }

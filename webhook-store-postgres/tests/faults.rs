@@ -79,7 +79,8 @@ async fn a_database_that_is_away_is_said_soon_and_found_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_are_heard_again_after_the_connection_was_lost() {
     let server = PostgresServer::start();
-    let store = PostgresStore::open(&server.url()).await.expect("it opens");
+    let proxy = FaultProxy::start(server.addr());
+    let store = PostgresStore::open(&proxy.rewrite(&server.url())).await.expect("it opens");
     let notifier = store.notifier().expect("it has one");
     let (heard, mut signals) = tokio::sync::mpsc::unbounded_channel();
     let listening = tokio::spawn({
@@ -107,6 +108,9 @@ async fn signals_are_heard_again_after_the_connection_was_lost() {
     back(&store).await;
     notifier.publish(&[Signal::Due]).await.expect("it says so");
     next(Signal::Due).await;
+    // A connection that the network has forgotten looks as if nobody said anything.
+    proxy.strand();
+    next(Signal::Missed).await;
     listening.abort();
 }
 
