@@ -18,6 +18,12 @@ pub(crate) fn redis_server() -> PathBuf {
     find_or_install("redis-server", "redis-server", || in_path("redis-server"))
 }
 
+pub(crate) fn pgbouncer() -> PathBuf {
+    // Debian has it where a user's PATH does not look.
+    let sbin = || Some(PathBuf::from("/usr/sbin/pgbouncer")).filter(|path| path.is_file());
+    find_or_install("pgbouncer", "pgbouncer", || in_path("pgbouncer").or_else(sbin))
+}
+
 /// Chromium, by whatever name it goes, or Chrome; installed like a server where it is missing.
 pub fn chromium() -> PathBuf {
     let names = ["chromium", "chromium-browser", "google-chrome"];

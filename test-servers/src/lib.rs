@@ -1,4 +1,4 @@
-//! Private PostgreSQL and Redis servers for tests and benchmarks.
+//! Private PostgreSQL, PgBouncer and Redis servers for tests and benchmarks.
 //!
 //! Each server listens on a loopback port of its own, keeps its data in a directory of its own, and ends with the process
 //! that started it, however that ends: both are gone then. A test can kill, stop, pause and restart it, or put a
@@ -16,6 +16,7 @@
 mod binaries;
 mod database;
 mod home;
+mod pgbouncer;
 mod port;
 mod postgres;
 mod proxy;
@@ -26,6 +27,7 @@ mod test_redis;
 
 pub use binaries::chromium;
 pub use database::TestDatabase;
+pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
 pub use proxy::{FaultProxy, Traffic};
 pub use redis::RedisServer;

@@ -191,7 +191,7 @@ pub(crate) fn psql(binaries: &Path, url: &str, statement: &str) -> String {
 }
 
 /// PostgreSQL refuses to run as root.
-fn as_server(binary: PathBuf) -> Command {
+pub(crate) fn as_server(binary: PathBuf) -> Command {
     if unprivileged_user().is_none() {
         return Command::new(binary);
     }
@@ -201,7 +201,7 @@ fn as_server(binary: PathBuf) -> Command {
 }
 
 /// Whom the server runs as when this process is root.
-fn unprivileged_user() -> Option<u32> {
+pub(crate) fn unprivileged_user() -> Option<u32> {
     if !rustix::process::getuid().is_root() {
         return None;
     }

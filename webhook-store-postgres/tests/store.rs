@@ -11,8 +11,8 @@ use scene::{Scene, accept, at, claim, subscribe, unit, uuid};
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use webhook_core::store::{
-    AddedDelivery, DeliveryStore, EventStore, HistoryStore, MaintenanceStore, NextStep, Outcome, PruneRequest,
-    Recorded, RetryOutcome, SubscriptionStore,
+    AddedDelivery, DeliveryStore, EventStore, HistoryStore, LeaseToken, MaintenanceStore, NextStep, Outcome,
+    PruneRequest, RetryOutcome, SubscriptionStore, TargetEffect,
 };
 use webhook_core::{DeliveryId, DeliveryState, EventId, StoreError, TenantId};
 use webhook_store_postgres::{OpenError, PostgresStore};
@@ -151,26 +151,6 @@ async fn a_key_with_a_nul_is_a_key() {
     }
 }
 
-/// Everything works through a pooler in transaction mode, where no two calls may count on the same session.
-#[tokio::test]
-async fn behind_a_pooler_nothing_is_left_in_the_session() {
-    let scene = Scene::new();
-    scene.open().await.close().await;
-    let store =
-        PostgresStore::connect(scene.options().behind_pooler().with_max_connections(4)).await.expect("it connects");
-    assert!(store.notifier().is_none());
-    let (subscription, generation) = subscribe(&store, 1).await;
-    accept(&store, unit(subscription, generation, 2)).await;
-    let lease = claim(&store, at(1), 1).await.leases.pop().expect("a lease");
-    let outcome =
-        Outcome::new(TenantId::default(), lease.delivery, lease.token, NextStep::End(DeliveryState::Delivered, None));
-    assert_eq!(store.record(at(2), &[outcome]).await.expect("it works"), [Recorded::Done]);
-    let host = scene.host().await;
-    let prepared: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements").fetch_one(&host).await.expect("a count");
-    assert_eq!(prepared, 1, "the host's own query alone");
-}
-
 #[tokio::test]
 async fn pruning_spares_what_is_opened_again_at_the_same_moment() {
     let scene = Scene::new();
@@ -245,4 +225,37 @@ async fn retry_waits_for_nobody_who_claims() {
     // What was locked for a moment is skipped, and there the next time.
     let rest = claim(&other, at(1), 99).await.leases.len();
     assert_eq!(claims.iter().map(|claimed| claimed.leases.len()).sum::<usize>() + rest, 50);
+}
+
+/// Those who accept events of several tenants lock them in another order than that of their names.
+#[tokio::test]
+async fn whoever_disables_subscriptions_of_several_tenants_waits_before_it_locks_any_other() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let host = scene.host().await;
+    let swapped = "SELECT 'a', b FROM generate_series(1, 100) AS n, concat('b', n) AS b
+        WHERE webhook.tenant_lock(b) < webhook.tenant_lock('a') LIMIT 1";
+    let (a, b): (String, String) = sqlx::query_as(swapped).fetch_one(&host).await.expect("there is one");
+    let mut other = host.begin().await.expect("it begins");
+    let lock = "SELECT pg_advisory_xact_lock(webhook.tenant_lock($1))";
+    sqlx::query(lock).bind(&b).execute(&mut *other).await.expect("it locks");
+
+    let gone = [a, b].map(|tenant| {
+        let (tenant, end) = (tenant.parse().expect("a tenant"), NextStep::End(DeliveryState::Cancelled, None));
+        let mut outcome = Outcome::new(tenant, DeliveryId::from_uuid(uuid(1)), LeaseToken::new(1), end);
+        outcome.effect = TargetEffect::DisableGone;
+        outcome
+    });
+    let recording = tokio::spawn(async move { store.record(at(1), &gone).await });
+    let locks = "SELECT count(*) FILTER (WHERE granted), count(*) FILTER (WHERE NOT granted) FROM pg_locks
+        WHERE locktype = 'advisory' AND pid <> pg_backend_pid()
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    loop {
+        match sqlx::query_as::<_, (i64, i64)>(locks).fetch_one(&mut *other).await.expect("it answers") {
+            (held, 1) => break assert_eq!(held, 0, "it waits for the second with the first in its hands"),
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+    other.commit().await.expect("it commits");
+    recording.await.expect("it ends").expect("it works");
 }
