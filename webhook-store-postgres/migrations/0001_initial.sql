@@ -70,7 +70,10 @@ CREATE TABLE webhook.delivery (
 CREATE UNIQUE INDEX delivery_once ON webhook.delivery (event_id, target_id);
 -- A lease is in an index of its own, so that what is attempted right after it was accepted, which is nearly everything,
 -- leaves nothing behind where claims look.
-CREATE INDEX delivery_due ON webhook.delivery (next_at, id) WHERE state = 0 AND NOT leased;
+-- `next_at >= 0` says nothing: it always holds, and queries for what is due first repeat it. Those for one target do
+-- not, and so the planner cannot answer them from this index. Where one target owns a backlog of a million it did, and
+-- went through all of that to find out that the others had nothing.
+CREATE INDEX delivery_oldest ON webhook.delivery (next_at, id) WHERE state = 0 AND NOT leased AND next_at >= 0;
 CREATE INDEX delivery_target ON webhook.delivery (target_id, next_at, id) WHERE state = 0 AND NOT leased;
 CREATE INDEX delivery_lease ON webhook.delivery (next_at) WHERE state = 0 AND leased;
 CREATE INDEX delivery_list ON webhook.delivery (tenant, id);
@@ -121,6 +124,20 @@ CREATE FUNCTION webhook.tenant_lock(tenant text) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT hashtextextended('webhook.tenant/' || $1, 0) $$;
 
+-- What is read after a lock has to be what stands then: at a higher isolation level it would be what stood when the
+-- transaction began, and a subscription that was created meanwhile would be passed over without a word.
+CREATE FUNCTION webhook.require_read_committed() RETURNS void
+    LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'webhook: events are emitted at the isolation level READ COMMITTED, not %',
+            upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+END
+$$;
+
 -- Accepts events that were matched and numbered by the library: what `PostgresStore` calls. Units whose generation is
 -- not the tenant's current one are left out; their numbers are returned. Runs in the caller's transaction, at the
 -- isolation level READ COMMITTED: what is read after the lock is what stands when the transaction commits.
@@ -138,6 +155,7 @@ AS $$
 DECLARE
     stale integer[];
 BEGIN
+    PERFORM webhook.require_read_committed();
     PERFORM pg_advisory_xact_lock_shared(l.key) FROM (
         SELECT DISTINCT webhook.tenant_lock(t.tenant) AS key FROM unnest(unit_tenants) AS t (tenant) ORDER BY 1
     ) AS l;
@@ -193,6 +211,7 @@ AS $$
 $$;
 
 -- Emits an event in the caller's transaction, from any client: it is accepted when that commits. Gives the event's id.
+-- The transaction's isolation level is READ COMMITTED, PostgreSQL's default; at another it fails.
 CREATE FUNCTION webhook.emit(
     tenant text,
     event_type text,
@@ -209,6 +228,7 @@ DECLARE
     now_ms bigint := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
     matched uuid[];
 BEGIN
+    PERFORM webhook.require_read_committed();
     IF emit.tenant IS NULL OR emit.tenant !~ '^[A-Za-z0-9._-]{1,64}$' THEN
         RAISE EXCEPTION 'webhook.emit: a tenant is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-"'
             USING ERRCODE = 'invalid_parameter_value';

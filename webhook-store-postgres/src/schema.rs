@@ -36,7 +36,6 @@ fn migrator() -> Migrator {
         (1, "initial", include_str!("../migrations/0001_initial.sql")),
         (2, "capture", include_str!("../migrations/0002_capture.sql")),
         (3, "receipts", include_str!("../migrations/0003_receipts.sql")),
-        (4, "oldest", include_str!("../migrations/0004_oldest.sql")),
     ];
     let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
@@ -54,7 +53,7 @@ pub(crate) async fn migrate(conn: &mut PgConnection) -> Result<(), Fault> {
     let begun = Instant::now();
     loop {
         match migrate_once(conn).await {
-            Err(fault) if is_lock_timeout(&fault) && begun.elapsed() < PATIENCE => {}
+            Err(fault) if is_about_locks(&fault) && begun.elapsed() < PATIENCE => {}
             Ok(false) if begun.elapsed() >= PATIENCE => {
                 let other = std::io::Error::other("another process has been migrating the schema for too long");
                 return Err(StoreError::Unavailable(other.into()).into());
@@ -88,9 +87,13 @@ async fn migrate_once(conn: &mut PgConnection) -> Result<bool, Fault> {
     Ok(locked)
 }
 
-fn is_lock_timeout(fault: &Fault) -> bool {
+/// Whether others held what the migration needs, for too long or in a circle.
+fn is_about_locks(fault: &Fault) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    const DEADLOCK_DETECTED: &str = "40P01";
     let Fault::Sql(error) = fault else { return false };
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| [LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED].contains(&&*code))
 }
 
 pub(crate) async fn status(conn: &mut PgConnection) -> Result<Vec<MigrationStatus>, Fault> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scene::Scene;
-use sqlx::PgPool;
+use sqlx::{Connection as _, PgPool};
 use tokio_util::sync::CancellationToken;
 use webhook_core::store::{EventFilter, PageRequest};
 use webhook_core::transport::RecordingTransport;
@@ -138,6 +138,29 @@ async fn any_client_can_emit_by_the_sql_function() {
         let error = refused.expect_err(call).to_string();
         assert!(error.contains(reason), "{call}: {error}");
     }
+}
+
+/// They would go by the subscriptions that stood when the transaction began.
+#[tokio::test]
+async fn transactions_that_look_back_emit_nothing() {
+    let engine = Engine::new().await;
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let mut transaction = engine.host.begin().await.expect("it begins");
+        let set = sqlx::AssertSqlSafe(format!("SET TRANSACTION ISOLATION LEVEL {level}"));
+        sqlx::query(set).execute(&mut *transaction).await.expect("it sets");
+        sqlx::query("SELECT 1").execute(&mut *transaction).await.expect("it answers");
+        // After the snapshot.
+        engine.subscribe("order.*").await;
+        let mut nested = transaction.begin().await.expect("it begins");
+        let emit = "SELECT webhook.emit('default', 'order.created', '{}')";
+        let refused = sqlx::query(emit).execute(&mut *nested).await.expect_err("it looks back");
+        assert!(refused.to_string().contains(level), "{refused}");
+        nested.rollback().await.expect("it rolls back");
+        let refused = PostgresStore::emit_in(&mut transaction, &engine.prepare(event("1")).await).await;
+        let refused = refused.expect_err("it looks back");
+        assert!(format!("{refused:?}").contains(level), "{refused:?}");
+    }
+    assert_eq!(engine.accepted().await, 0);
 }
 
 #[tokio::test]
