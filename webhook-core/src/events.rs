@@ -112,7 +112,8 @@ impl Webhooks {
         }
     }
 
-    /// Accepts an event for one given target, without matching.
+    /// Accepts an event for one given target, without matching. A key counts for each subscription, and for each
+    /// source, on its own.
     ///
     /// # Errors
     ///
@@ -123,12 +124,15 @@ impl Webhooks {
         event: NewEvent,
         target: DirectTarget,
     ) -> Result<Emitted, Error> {
-        let scope = match &target {
-            DirectTarget::Subscription(_) => "direct",
-            DirectTarget::AdHoc(_) => "direct/ad-hoc",
-            DirectTarget::Handler(_) => "direct/handler",
+        let (scope, owner) = match &target {
+            DirectTarget::Subscription(id) => ("direct", Some(id.to_string())),
+            DirectTarget::AdHoc(_) => ("direct/ad-hoc", None),
+            DirectTarget::Handler(source) => ("direct/handler", Some(source.to_string())),
         };
-        let key = self.call_key(&event, scope);
+        let mut key = self.call_key(&event, scope);
+        if let (Some(key), Some(owner)) = (&mut key, owner) {
+            key.key = format!("{owner}/{}", key.key);
+        }
         self.emit_direct_as(tenant, event, target, key).await
     }
 

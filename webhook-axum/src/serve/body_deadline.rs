@@ -8,7 +8,9 @@ use axum::BoxError;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::linger::Unread;
 
 /// The body of a request took too long to arrive.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -21,11 +23,29 @@ pub(super) struct DeadlineBody {
     inner: Incoming,
     limit: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    unread: Unread,
 }
 
 impl DeadlineBody {
-    pub(super) fn new(inner: Incoming, limit: Duration) -> Self {
-        Self { inner, limit, deadline: None }
+    /// When it is given up before its end, `unread` says so.
+    pub(super) fn new(inner: Incoming, limit: Duration, unread: Unread) -> Self {
+        Self { inner, limit, deadline: None, ended: false, unread }
+    }
+
+    fn failed(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.ended = true;
+        Poll::Ready(Some(Err(BodyDeadline.into())))
+    }
+}
+
+impl Drop for DeadlineBody {
+    fn drop(&mut self) {
+        if !self.ended && !self.inner.is_end_stream() {
+            let deadline =
+                self.deadline.as_ref().map_or_else(|| Instant::now() + self.limit, |deadline| deadline.deadline());
+            self.unread.leave(self.inner.size_hint().lower(), deadline);
+        }
     }
 }
 
@@ -37,10 +57,13 @@ impl Body for DeadlineBody {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(context).is_ready()
         {
-            return Poll::Ready(Some(Err(BodyDeadline.into())));
+            return self.failed();
         }
         match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            Poll::Ready(frame) => {
+                self.ended = !matches!(frame, Some(Ok(_)));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
             Poll::Pending => {
                 if self.deadline.is_none() {
                     let mut deadline = Box::pin(sleep(self.limit));
@@ -48,7 +71,7 @@ impl Body for DeadlineBody {
                     let over = deadline.as_mut().poll(context).is_ready();
                     self.deadline = Some(deadline);
                     if over {
-                        return Poll::Ready(Some(Err(BodyDeadline.into())));
+                        return self.failed();
                     }
                 }
                 Poll::Pending

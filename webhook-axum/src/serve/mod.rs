@@ -1,9 +1,11 @@
 //! Serving a router over TCP, with the deadlines that keep slow callers from tying it up.
 //!
-//! `axum::serve` has no deadline for the head of a request, and none for its body.
+//! `axum::serve` has no deadline for the head of a request, and none for its body. It also resets the connection of a
+//! caller that is answered while it still sends.
 
 mod body_deadline;
 mod first_request;
+mod linger;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use http::header::CONNECTION;
+use http::{HeaderValue, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,6 +30,7 @@ use tower::ServiceExt;
 pub use body_deadline::BodyDeadline;
 use body_deadline::DeadlineBody;
 use first_request::FirstRequest;
+use linger::{Linger, Unread};
 
 /// After an accept that failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -69,7 +74,9 @@ impl Default for ServeOptions {
 /// Serves `router` on `listener`, HTTP/1 and HTTP/2 without TLS, until `shutdown` is cancelled and what is under way
 /// has ended or its grace is over.
 ///
-/// Requests carry the caller's address as [`ConnectInfo`]`<SocketAddr>`.
+/// Requests carry the caller's address as [`ConnectInfo`]`<SocketAddr>`. A caller of HTTP/1 that is answered while it still
+/// sends its body gets the answer all the same: what still comes is thrown away, until nothing comes for 2 s, and for at
+/// most 10 s, 32 MiB, and the time that the body had.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, options: ServeOptions) {
     let slots = Arc::new(Semaphore::new(options.max_connections));
     let connections = TaskTracker::new();
@@ -149,17 +156,34 @@ impl Serving {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
         let (io, arrived) = FirstRequest::new(stream, self.options.header_timeout);
+        let (io, unread) = Linger::new(io);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             arrived.mark();
-            let mut request = request.map(|body| Body::new(DeadlineBody::new(body, self.options.body_timeout)));
+            // A stream of HTTP/2 ends by itself: nobody waits for what comes on it.
+            let unread = if request.version() < Version::HTTP_2 { unread.clone() } else { Unread::default() };
+            unread.clear();
+            let mut request =
+                request.map(|body| Body::new(DeadlineBody::new(body, self.options.body_timeout, unread.clone())));
             request.extensions_mut().insert(ConnectInfo(peer));
-            self.router.clone().oneshot(request)
+            let answer = self.router.clone().oneshot(request);
+            async move {
+                let mut answer = answer.await;
+                // Beyond what is read ahead, the connection will not do for another request.
+                if let Ok(response) = &mut answer
+                    && unread.bytes() > CONNECTION_BUFFER as u64
+                {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
         });
         let mut connection = pin!(self.http.serve_connection_with_upgrades(TokioIo::new(io), service));
         let result = tokio::select! {
             biased;
             result = connection.as_mut() => result,
             () = self.shutdown.cancelled() => {
+                // What was answered before and is still connected is idle, or lingers already.
+                unread.clear();
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     biased;

@@ -94,3 +94,20 @@ async fn an_idempotency_key_is_honoured() {
     assert_eq!(once("1").await.expect(202), first);
     once("2").await.problem(409);
 }
+
+#[tokio::test]
+async fn an_idempotency_key_counts_for_each_subscription_on_its_own() {
+    let host = Host::new();
+    let ids = [text(&host.subscription().await["id"]), text(&host.subscription().await["id"])];
+    let send = async |id: &str| {
+        let call = request("POST", &format!("/ingest/{id}"), ACME).header("idempotency-key", "k");
+        host.send(call.body("1".into()).unwrap()).await.expect(202)
+    };
+    let accepted = [send(&ids[0]).await, send(&ids[1]).await];
+    assert_ne!(accepted[0]["webhook_id"], accepted[1]["webhook_id"]);
+    for (id, accepted) in ids.iter().zip(&accepted) {
+        let delivery = host.get(&format!("/deliveries/{}", text(&accepted["webhook_id"]))).await.expect(200);
+        assert_eq!(delivery["subscription_id"], **id);
+        assert_eq!(send(id).await, *accepted, "a repeat has the first answer");
+    }
+}
