@@ -166,6 +166,7 @@ macro_rules! store_conformance {
                 the_oldest_requests_go_beyond_a_quota_of_bytes_and_the_newest_stays
                 a_lowered_quota_is_reached_in_steps
                 requests_become_events_in_the_same_transaction
+                an_event_names_its_request_by_the_id_that_is_stored
                 nothing_is_forwarded_to_deleted_and_foreign_subscriptions
             ]
             capture_reading: [
