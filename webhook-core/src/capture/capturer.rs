@@ -16,7 +16,7 @@ use crate::{
     Webhooks,
 };
 
-/// One transaction weighs at most so much: a request counts one, so does an event, and so do 4 KiB of body.
+/// One transaction weighs at most so much: a request counts one, so does an event, and so do 4 KiB of the body of each.
 const BATCH_WEIGHT: usize = 4096;
 /// How often a request is tried again while its path keeps changing.
 const TRIES: usize = 16;
@@ -130,7 +130,9 @@ impl Capturer {
         let mut path = self.live.get(&self.context, path_id).await?;
         for _ in 0..TRIES {
             let refusal = refusal.or_else(|| self.refusal_of(&path, &request));
-            let weight = 1 + path.settings.forward_to.len() + request.body.len() / 4096;
+            // Its body is stored with it, and once more with each event.
+            let copies = 1 + if refusal.is_none() { path.settings.forward_to.len() } else { 0 };
+            let weight = copies * (1 + request.body.len() / 4096);
             let arrival = Arrival { path: Arc::clone(&path), request, refusal, received_at };
             let outcome = self.group.submit(arrival, weight).await;
             request = match outcome.map_err(|lost| StoreError::Unavailable(lost.into()))?? {
