@@ -177,7 +177,7 @@ async fn capture(conn: &mut Conn<'_>, now: Timestamp, requests: &[NewCapture]) -
             path::lower_usage(conn, eviction.path, evicted.requests, evicted.bytes).await?;
         }
     }
-    event::insert_all(conn, &plan.events).await?;
+    event::insert_all(conn, &plan.events.iter().collect::<Vec<_>>()).await?;
     Ok(plan.outcomes)
 }
 

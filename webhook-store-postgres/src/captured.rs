@@ -102,6 +102,8 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &CaptureFilter) {
         query.push(" AND lower(r.method COLLATE \"C\") = ").push_bind(method.to_ascii_lowercase());
     }
     if let Some(since) = filter.since {
+        // An id is made after its request arrived, and may be raised by any amount: this bounds ids from below only.
+        query.push(" AND r.id >= ").push_bind(CaptureId::floor(since - history::ID_SLACK).as_uuid());
         query.push(" AND r.received_at >= ").push_bind(since.as_millis());
     }
     if let Some(until) = filter.until {

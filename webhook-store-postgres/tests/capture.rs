@@ -1,4 +1,4 @@
-//! Searches of captured requests take no connection from those who capture.
+//! What reading and pruning captured requests cost, and whom they keep waiting.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a broken test panics")]
 
@@ -8,10 +8,22 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use scene::{Scene, at, uuid};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use tokio::time::Instant;
-use webhook_core::store::{CaptureOutcome, CaptureStore, MaintenanceStore, NewCapture, PageRequest, PathRecord};
-use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathKey, TenantId};
+use webhook_core::store::{
+    CaptureOutcome, CaptureStore, MaintenanceStore, NewCapture, PageRequest, PathInserted, PathRecord,
+};
+use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathKey, TenantId, Timestamp};
 use webhook_store_postgres::PostgresStore;
+
+async fn create(store: &PostgresStore, number: u64, name: &str, expires_at: Option<Timestamp>) -> PathRecord {
+    let name = name.parse().expect("a name");
+    let mut path = PathRecord::new(PathKey::from_uuid(uuid(number)), name, TenantId::default(), at(1));
+    path.expires_at = expires_at;
+    assert_eq!(store.insert_path(&path, None).await.expect("it works"), PathInserted::Created);
+    path
+}
 
 async fn capture(store: &PostgresStore, path: &PathRecord, number: u64, body: Vec<u8>) {
     let request = IncomingRequest::new("POST", "/webhook/p").with_body(body);
@@ -27,9 +39,7 @@ async fn many_searches_wait_for_each_other_and_captures_wait_for_none() {
     let options = scene.options().with_max_connections(8).with_acquire_timeout(Duration::from_millis(200));
     let store = PostgresStore::connect(options).await.expect("it connects");
     store.migrate().await.expect("it migrates");
-    let name = "p".parse().expect("a name");
-    let path = PathRecord::new(PathKey::from_uuid(uuid(1)), name, TenantId::default(), at(1));
-    store.insert_path(&path, None).await.expect("it works");
+    let path = create(&store, 1, "p", None).await;
     for number in 0..6 {
         let mut body = vec![b'x'; 1 << 20];
         body[0] = if number % 3 == 0 { b'!' } else { b'x' };
@@ -63,4 +73,43 @@ async fn many_searches_wait_for_each_other_and_captures_wait_for_none() {
     }
     assert!(during > 10, "captures went on meanwhile: {during}");
     assert!(slowest < Duration::from_secs(2), "none waited for the searches: {slowest:?}");
+}
+
+/// Rows of captured requests that were read so far, once those who read them are gone.
+async fn rows_read(host: &PgPool) -> i64 {
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(host).await.expect("it answers") > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let sql = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'captured_request'";
+    sqlx::query_scalar(sql).fetch_one(host).await.expect("it answers")
+}
+
+#[tokio::test]
+async fn asking_for_what_is_recent_reads_no_more_than_that() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let path = create(&store, 1, "p", None).await;
+    let news: Vec<_> = (0..3_000)
+        .map(|second| {
+            let id = CaptureId::from_uuid(CaptureId::floor(at(second)).as_uuid());
+            let request = IncomingRequest::new("POST", "/webhook/p").with_body("x");
+            let captured = CapturedRequest::new(id, path.tenant.clone(), path.path_id.clone(), request, at(second));
+            NewCapture::new(path.key, path.version, captured)
+        })
+        .collect();
+    store.capture(at(3_000), &news).await.expect("it works");
+    store.close().await;
+    let host = PgPoolOptions::new().max_connections(1).connect(scene.database.url()).await.expect("the host connects");
+    sqlx::query("ANALYZE webhook.captured_request").execute(&host).await.expect("it works");
+    for filter in [CaptureFilter::new(), CaptureFilter::new().with_text("x")] {
+        let before = rows_read(&host).await;
+        let store = PostgresStore::connect(scene.options()).await.expect("it connects");
+        let (filter, page) = (filter.with_since(at(2_990)), PageRequest::offset(100, 0));
+        let page = store.list_captured(&path.tenant, &path.path_id, &filter, page, 10).await.expect("it works");
+        assert_eq!((page.items.len(), page.total), (10, Some(10)));
+        store.close().await;
+        let read = rows_read(&host).await - before;
+        assert!((10..200).contains(&read), "{read} rows of 3,000 were read for {filter:?}");
+    }
 }

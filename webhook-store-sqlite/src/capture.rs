@@ -158,7 +158,7 @@ async fn capture(
             path::lower_usage(conn, eviction.path, evicted.requests, evicted.bytes).await?;
         }
     }
-    event::insert_all(conn, &plan.events).await?;
+    event::insert_all(conn, &plan.events.iter().collect::<Vec<_>>()).await?;
     Ok(plan.outcomes)
 }
 

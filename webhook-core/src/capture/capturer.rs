@@ -16,7 +16,7 @@ use crate::{
     Webhooks,
 };
 
-/// One transaction weighs at most so much: a request counts one, so does an event, and so do 4 KiB of body.
+/// One transaction weighs at most so much: a request counts one, so does an event, and so do 4 KiB of the body of each.
 const BATCH_WEIGHT: usize = 4096;
 /// How often a request is tried again while its path keeps changing.
 const TRIES: usize = 16;
@@ -130,7 +130,9 @@ impl Capturer {
         let mut path = self.live.get(&self.context, path_id).await?;
         for _ in 0..TRIES {
             let refusal = refusal.or_else(|| self.refusal_of(&path, &request));
-            let weight = 1 + path.settings.forward_to.len() + request.body.len() / 4096;
+            // Its body is stored with it, and once more with each event.
+            let copies = 1 + if refusal.is_none() { path.settings.forward_to.len() } else { 0 };
+            let weight = copies * (1 + request.body.len() / 4096);
             let arrival = Arrival { path: Arc::clone(&path), request, refusal, received_at };
             let outcome = self.group.submit(arrival, weight).await;
             request = match outcome.map_err(|lost| StoreError::Unavailable(lost.into()))?? {
@@ -192,7 +194,7 @@ impl Commit {
         let id = CaptureId::from_uuid(self.context.new_id());
         let forwards = match refusal {
             Some(_) => Vec::new(),
-            None => path.settings.forward_to.iter().map(|to| self.event(&path, &request, id, *to)).collect(),
+            None => path.settings.forward_to.iter().map(|to| self.event(&path, &request, *to)).collect(),
         };
         let mut captured = CapturedRequest::new(id, path.tenant.clone(), path.path_id.clone(), request, received_at);
         captured.response_status = match (refusal, &path.response) {
@@ -204,13 +206,7 @@ impl Commit {
     }
 
     /// The event that a request becomes for one subscription, as ingest would make it.
-    fn event(
-        &self,
-        path: &LivePath,
-        request: &IncomingRequest,
-        id: CaptureId,
-        subscription: crate::SubscriptionId,
-    ) -> AcceptItem {
+    fn event(&self, path: &LivePath, request: &IncomingRequest, subscription: crate::SubscriptionId) -> AcceptItem {
         let text = |name: &str| {
             let value = request.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value)?;
             std::str::from_utf8(value).ok()
@@ -220,9 +216,8 @@ impl Commit {
         let content_type = text("content-type").filter(|text| http::HeaderValue::try_from(*text).is_ok());
         event.content_type = content_type.unwrap_or("application/octet-stream").to_owned();
         event.payload = request.body.clone();
-        event.metadata = Some(serde_json::json!({
-            "captured_request": id.to_string(), "path_id": path.path_id.as_str(), "method": request.method,
-        }));
+        // The store adds the request's id, which it may raise.
+        event.metadata = Some(serde_json::json!({ "path_id": path.path_id.as_str(), "method": request.method }));
         event.direct = true;
         let delivery =
             NewDelivery::new(DeliveryId::from_uuid(self.context.new_id()), Target::Subscription(subscription));

@@ -105,7 +105,8 @@ pub struct NewCapture {
     pub version: PathVersion,
     /// The request; its number is the store's to give, and its id to raise.
     pub request: CapturedRequest,
-    /// Events that it becomes: each is direct, with one delivery to a subscription, and without a key.
+    /// Events that it becomes: each is direct, with one delivery to a subscription, and without a key. The request's id is
+    /// the store's to write into their metadata, as it may be raised.
     pub forwards: Vec<AcceptItem>,
 }
 
@@ -283,7 +284,7 @@ pub trait CaptureStore: Debug + Send + Sync + 'static {
     /// - When it returns `Ok`, every stored request is committed durably, together with its events and their deliveries,
     ///   which are due at the event's `created_at`.
     /// - Bytes come back as they were given, whatever they are (I9): body, header values, path and query.
-    /// - Outcomes, ids, numbers, usage and what goes beyond the quotas are decided as [`super::CapturePlan`] does, also
+    /// - Outcomes, ids, numbers, usage, events and what goes beyond the quotas are decided as [`super::CapturePlan`] does, also
     ///   between requests of one call and between calls at the same time: a path's numbers have no gap, and a request
     ///   that is seen has no later-seen one below it.
     /// - The oldest requests of a path go where it holds more than its quotas; the newest always stays.

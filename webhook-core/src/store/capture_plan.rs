@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde_json::{Map, Value};
+
 use super::{AcceptItem, CaptureOutcome, NewCapture, PathRecord, PathUsage};
 use crate::{CaptureId, PathKey, PathVersion, SubscriptionId, TenantId, Timestamp};
 
@@ -103,8 +105,9 @@ pub struct CapturePlan<'a> {
     pub usage: Vec<(PathKey, PathUsage)>,
     /// The paths that hold too much then.
     pub evictions: Vec<Eviction>,
-    /// The events to insert with their deliveries.
-    pub events: Vec<&'a AcceptItem>,
+    /// The events to insert with their deliveries; each names the request that it comes from by the id in
+    /// [`CapturePlan::requests`], as `captured_request` in its metadata.
+    pub events: Vec<AcceptItem>,
     /// The answers, one for each request.
     pub outcomes: Vec<CaptureOutcome>,
 }
@@ -152,7 +155,7 @@ impl<'a> CapturePlan<'a> {
                     plan.requests.push(PlannedCapture { id, number: usage.last_number, new });
                     *added.entry(new.path).or_default() += 1;
                     let there = |item: &&AcceptItem| subscription_of(item).is_some_and(|key| live.contains(&key));
-                    plan.events.extend(new.forwards.iter().filter(there));
+                    plan.events.extend(new.forwards.iter().filter(there).map(|item| naming(item, id)));
                     CaptureOutcome::Stored(id)
                 }
             };
@@ -171,6 +174,16 @@ impl<'a> CapturePlan<'a> {
         plan.usage.sort_unstable_by_key(|(path, _)| *path);
         plan
     }
+}
+
+/// The event, with the id of the request that it comes from in its metadata.
+fn naming(item: &AcceptItem, request: CaptureId) -> AcceptItem {
+    let mut item = item.clone();
+    let metadata = item.event.metadata.get_or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(fields) = metadata {
+        fields.insert("captured_request".to_owned(), Value::String(request.to_string()));
+    }
+    item
 }
 
 fn subscription_of(item: &AcceptItem) -> Option<(TenantId, SubscriptionId)> {

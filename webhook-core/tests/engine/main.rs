@@ -4,6 +4,7 @@
 
 mod backlog;
 mod capture;
+mod capture_calls;
 mod delivery;
 mod inbox;
 mod lease;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::json;
 
 use super::scene::{Scene, at};
 use crate::capture::{CapturedRequest, HeaderField};
@@ -228,7 +229,8 @@ pub async fn requests_become_events_in_the_same_transaction(scene: Scene) {
     let new = forwarded(&scene, &record, &subscription, &scene.tenant);
     let mut stale = forwarded(&scene, &record, &subscription, &scene.tenant);
     stale.version = PathVersion::new(7);
-    let item = new.forwards[0].clone();
+    let mut item = new.forwards[0].clone();
+    item.event.metadata = Some(json!({ "captured_request": new.request.id.to_string() }));
     scene.store.capture(at(5), &[new, stale]).await.expect("the store works");
     let stored = scene.store.event(&scene.tenant, item.event.id).await.expect("the store works");
     assert_eq!(stored, Some((item.event, 1)));
@@ -237,6 +239,28 @@ pub async fn requests_become_events_in_the_same_transaction(scene: Scene) {
     assert_eq!((delivery.next_at, delivery.subscription_id), (at(5), Some(subscription.id)));
     let leases = scene.claim(at(5), 10).await;
     assert_eq!(leases.iter().map(|lease| lease.delivery).collect::<Vec<_>>(), [delivery.id]);
+}
+
+pub async fn an_event_names_its_request_by_the_id_that_is_stored(scene: Scene) {
+    let subscription = scene.subscribe().await;
+    let record = scene.create(scene.path_of(&scene.tenant, "p", at(1))).await;
+    let mut news = [(); 3].map(|()| forwarded(&scene, &record, &subscription, &scene.tenant));
+    news[1].forwards[0].event.metadata = Some(json!({ "method": "PUT" }));
+    // Another node, whose clock is ahead, has captured already.
+    scene.capture_one(&record, at(60), b"ahead").await;
+    let outcomes = scene.store.capture(at(5), &news).await.expect("the store works");
+    for (new, outcome) in news.iter().zip(outcomes) {
+        let CaptureOutcome::Stored(id) = outcome else { panic!("not stored: {outcome:?}") };
+        assert!(id > new.request.id, "it was raised");
+        let event = scene.store.event(&scene.tenant, new.forwards[0].event.id).await.expect("the store works");
+        let metadata = event.expect("it is there").0.metadata.expect("there is metadata");
+        let named = metadata["captured_request"].as_str().expect("a text").parse().expect("an id");
+        assert_eq!(named, id);
+        let given = new.forwards[0].event.metadata.as_ref();
+        assert_eq!(metadata.get("method"), given.and_then(|given| given.get("method")), "the rest is as it was");
+        let named = scene.store.captured(&scene.tenant, &record.path_id, named).await.expect("the store works");
+        assert!(named.is_some(), "whoever follows it finds it");
+    }
 }
 
 pub async fn nothing_is_forwarded_to_deleted_and_foreign_subscriptions(scene: Scene) {

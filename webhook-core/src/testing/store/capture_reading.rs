@@ -138,6 +138,35 @@ pub async fn the_conditions_of_a_capture_filter_all_hold(scene: Scene) {
     assert_eq!((ids(&page.items), page.has_more), (vec![all[3]], true));
 }
 
+pub async fn a_range_of_times_goes_by_arrival_and_not_by_ids(scene: Scene) {
+    let record = scene.create(scene.path_of(&scene.tenant, "p", at(1))).await;
+    let mut all = Vec::new();
+    // The last id that was given is an hour ahead of when the requests after it arrive; clocks differ by some seconds.
+    for (arrived, id) in [(10, 10), (18, 13), (19, 19), (20, 3_620), (21, 20), (22, 22)] {
+        let mut new = scene.incoming(&record, at(id), b"x");
+        new.request.received_at = at(arrived);
+        all.push(scene.capture(at(arrived), new).await);
+    }
+    assert!(all[4..].iter().all(|id| *id > CaptureId::floor(at(3_620))), "they were raised");
+    for (since, until, expected) in [
+        (Some(10), None, vec![5, 4, 3, 2, 1, 0]),
+        (Some(18), None, vec![5, 4, 3, 2, 1]),
+        (Some(22), None, vec![5]),
+        (Some(23), None, vec![]),
+        (None, Some(10), vec![]),
+        (None, Some(19), vec![1, 0]),
+        (None, Some(22), vec![4, 3, 2, 1, 0]),
+        (Some(18), Some(22), vec![4, 3, 2, 1]),
+    ] {
+        let filter = CaptureFilter { since: since.map(at), until: until.map(at), ..CaptureFilter::new() };
+        let page = list(&scene, &record, &filter, PageRequest::offset(10, 0)).await;
+        let expected: Vec<_> = expected.into_iter().map(|index| all[index]).collect();
+        assert_eq!((ids(&page.items), page.total), (expected.clone(), Some(expected.len() as u64)), "{filter:?}");
+        let found = list(&scene, &record, &filter.with_text("X"), PageRequest::newest(10)).await;
+        assert_eq!(ids(&found.items), expected);
+    }
+}
+
 pub async fn text_is_found_in_every_part_in_any_ascii_case_and_nowhere_else(scene: Scene) {
     let record = scene.create(scene.path_of(&scene.tenant, "p", at(1))).await;
     let mut new = scene.incoming(&record, at(1), b"\x00\xffBody.Text\x00100%_[a-c]*\\200\xc3\xa9'\"\x80\x1f");

@@ -166,6 +166,7 @@ macro_rules! store_conformance {
                 the_oldest_requests_go_beyond_a_quota_of_bytes_and_the_newest_stays
                 a_lowered_quota_is_reached_in_steps
                 requests_become_events_in_the_same_transaction
+                an_event_names_its_request_by_the_id_that_is_stored
                 nothing_is_forwarded_to_deleted_and_foreign_subscriptions
             ]
             capture_reading: [
@@ -173,6 +174,7 @@ macro_rules! store_conformance {
                 pages_of_requests_show_each_once
                 whoever_reads_on_gets_no_more_bytes_than_asked_for_and_always_one_request
                 the_conditions_of_a_capture_filter_all_hold
+                a_range_of_times_goes_by_arrival_and_not_by_ids
                 a_filter_with_text_that_a_column_cannot_hold_finds_nothing
                 text_is_found_in_every_part_in_any_ascii_case_and_nowhere_else
                 lists_cut_bodies_and_other_reads_do_not

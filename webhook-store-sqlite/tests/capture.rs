@@ -1,0 +1,55 @@
+//! What reading and pruning captured requests cost, and whom they keep waiting.
+
+#![expect(clippy::expect_used, reason = "a broken test panics")]
+
+mod scene;
+
+use std::time::Duration;
+
+use scene::{Scene, at, uuid};
+use tokio::time::Instant;
+use webhook_core::store::{CaptureStore, NewCapture, PageRequest, PathInserted, PathRecord};
+use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathKey, TenantId, Timestamp};
+use webhook_store_sqlite::SqliteStore;
+
+async fn create(store: &SqliteStore, number: u64, name: &str, expires_at: Option<Timestamp>) -> PathRecord {
+    let name = name.parse().expect("a name");
+    let mut path = PathRecord::new(PathKey::from_uuid(uuid(number)), name, TenantId::default(), at(1));
+    path.expires_at = expires_at;
+    assert_eq!(store.insert_path(&path, None).await.expect("it works"), PathInserted::Created);
+    path
+}
+
+/// A request that arrived then.
+fn arrived(path: &PathRecord, second: u64, body: Vec<u8>) -> NewCapture {
+    let request = IncomingRequest::new("POST", "/webhook/p").with_body(body);
+    let id = CaptureId::floor(at(second));
+    let captured = CapturedRequest::new(id, path.tenant.clone(), path.path_id.clone(), request, at(second));
+    NewCapture::new(path.key, path.version, captured)
+}
+
+#[tokio::test]
+async fn asking_for_what_is_recent_costs_little_however_much_is_older() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let path = create(&store, 1, "p", None).await;
+    let news: Vec<_> = (0..20_000).map(|second| arrived(&path, second, b"x".to_vec())).collect();
+    for news in news.chunks(1_000) {
+        store.capture(at(20_000), news).await.expect("it works");
+    }
+    // Others use the machine too: the shortest of some times is what it takes.
+    let time = async |filter: CaptureFilter, expected: usize| {
+        let mut shortest = Duration::MAX;
+        for _ in 0..10 {
+            let began = Instant::now();
+            let page = PageRequest::offset(100, 0);
+            let page = store.list_captured(&path.tenant, &path.path_id, &filter, page, 10).await.expect("it works");
+            assert_eq!((page.items.len(), page.total), (expected, Some(expected as u64)));
+            shortest = shortest.min(began.elapsed());
+        }
+        shortest
+    };
+    let all = time(CaptureFilter::new().with_until(at(0)), 0).await;
+    let recent = time(CaptureFilter::new().with_since(at(19_990)), 10).await;
+    assert!(recent * 5 < all, "what is recent takes {recent:?}, all takes {all:?}");
+}
