@@ -15,6 +15,9 @@ use crate::auth::AuthError;
 use crate::figures;
 use crate::request_id::{RequestId, X_REQUEST_ID};
 
+/// When to ask again after a 503 or a 429, in seconds.
+pub(crate) const ASK_AGAIN: HeaderValue = HeaderValue::from_static("1");
+
 /// A request that was not done, and why.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
@@ -126,7 +129,7 @@ impl IntoResponse for Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(RETRY_AFTER, ASK_AGAIN);
         }
         response.extensions_mut().insert(self);
         response

@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::request::Parts;
 use uuid::Uuid;
-use webhook_core::Invalid;
 use webhook_core::store::{Page, PageRequest};
+use webhook_core::{Invalid, ParseTimestampError, Timestamp};
 
 use crate::problem::Problem;
 use crate::wire;
@@ -70,6 +70,11 @@ impl Query {
                 None
             }
         }
+    }
+
+    /// A point in time.
+    pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
+        self.get::<TypedTime>(name).map(|time| time.0)
     }
 
     /// `limit`, within its bounds.
@@ -165,6 +170,18 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok());
         decoded.map(Self).ok_or(Cow::Borrowed("not a cursor from a list's next_cursor"))
+    }
+}
+
+/// A time as people type it into a URL: there the `+` of an offset stands for a blank.
+struct TypedTime(Timestamp);
+
+impl FromStr for TypedTime {
+    type Err = ParseTimestampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let meant = || Some(text.rsplit_once(' ')?).map(|(time, zone)| format!("{time}+{zone}"));
+        text.parse().or_else(|error| meant().ok_or(error)?.parse()).map(Self)
     }
 }
 

@@ -14,7 +14,7 @@ const MAX_HEADER_BYTES: usize = 8 * 1024;
 const MAX_PATTERNS: usize = 100;
 const MAX_DESCRIPTION: usize = 1024;
 const MAX_METADATA: usize = 16 * 1024;
-/// Fewer bytes than this are a weak secret for ingest (RFC 2104 section 3 wants at least the hash's length).
+/// A text of fewer bytes than this is a weak secret (RFC 2104 section 3 wants at least the hash's length).
 const WEAK_SECRET: usize = 24;
 
 /// What should become of a subscription's secret.
@@ -123,19 +123,18 @@ impl SubscriptionDraft {
                 let names: Vec<_> = context.signers.names().collect();
                 invalid.push("signature.scheme", format!("one of {}", names.join(", ")));
             }
-            (Some(signer), Some(secret)) => {
-                if let Err(error) = signer.check_secret(secret) {
-                    invalid.push("secret", error);
-                }
-            }
+            (Some(signer), Some(secret)) => match signer.check_secret(secret) {
+                Ok(()) => warn_of_weak("secret", secret),
+                Err(error) => invalid.push("secret", error),
+            },
             (Some(_), None) => {}
         }
         if let SecretChange::Set(secret) = &self.ingest_secret {
             let bytes = secret.expose().len();
             if !(1..=512).contains(&bytes) || secret.expose().chars().any(char::is_control) {
                 invalid.push("ingest_secret", "1 to 512 bytes of text without control characters");
-            } else if bytes < WEAK_SECRET {
-                tracing::warn!(bytes, "an ingest secret is short; use at least {WEAK_SECRET} bytes");
+            } else {
+                warn_of_weak("ingest_secret", secret);
             }
         }
     }
@@ -157,6 +156,14 @@ impl SubscriptionDraft {
                 invalid.push(format!("headers.{name}"), "not a header value");
             }
         }
+    }
+}
+
+/// Says in the log that a given secret is short. Those of the standard schemes never are.
+pub(crate) fn warn_of_weak(field: &'static str, secret: &Secret) {
+    let bytes = secret.expose().len();
+    if bytes < WEAK_SECRET {
+        tracing::warn!(field, bytes, "a secret is short; use at least {WEAK_SECRET} bytes");
     }
 }
 

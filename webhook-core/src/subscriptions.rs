@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::draft::{SecretChange, SubscriptionDraft};
+use crate::draft::{SecretChange, SubscriptionDraft, warn_of_weak};
 use crate::error::{Conflict, Noun};
 use crate::store::{IdempotencyKey, Inserted, KeyedAnswer, Page, PageRequest, Updated};
 use crate::{
@@ -211,6 +211,7 @@ impl Webhooks {
                 let next = match &secret {
                     Some(secret) => {
                         signer.check_secret(secret).map_err(|error| Error::invalid("secret", error))?;
+                        warn_of_weak("secret", secret);
                         secret.clone()
                     }
                     None => signer.generate_secret(&*context.entropy),

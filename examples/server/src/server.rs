@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -15,6 +16,9 @@ use webhook_queue_redis::{Redis, RedisCache, RedisNotifier, RedisQueue, RedisRat
 use crate::config::Config;
 use crate::database::{DatabaseError, OpenDatabase};
 use crate::flags::RoleFlag;
+
+/// Stopping takes no longer, whatever callers do: less than the 30 s that containers are given.
+const LONGEST_STOP: Duration = Duration::from_secs(25);
 
 /// A server that listens, but does not answer before it runs.
 pub(crate) struct Server {
@@ -101,23 +105,32 @@ impl Server {
         &self.public_url
     }
 
-    /// Answers and delivers until `shutdown`, then ends cleanly: nothing new is taken, what is under way ends, and the
-    /// database is closed.
+    /// Answers and delivers until `shutdown`, then ends cleanly: it says that it is not ready, while what is being attempted
+    /// ends; then it takes no more requests, those under way end, and the database is closed.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let Self { listener, router, readiness, webhooks, role, database, .. } = self;
-        let not_ready = async {
-            shutdown.cancelled().await;
-            readiness.stop();
-        };
+        let delivered = CancellationToken::new();
         let deliver = async {
             let token = shutdown.clone();
             let outcome = tokio::spawn(async move { webhooks.run(role, token).await }).await;
             // Whatever ended it: to accept what nobody delivers would help nobody.
             shutdown.cancel();
+            delivered.cancel();
             outcome
         };
-        let answer = webhook_axum::serve(listener, router, shutdown.clone(), ServeOptions::default());
-        let ((), outcome, ()) = tokio::join!(not_ready, deliver, answer);
+        let answer = webhook_axum::serve(listener, router, delivered.clone(), ServeOptions::default());
+        let not_ready = async {
+            shutdown.cancelled().await;
+            readiness.stop();
+            tokio::time::sleep(LONGEST_STOP).await;
+        };
+        let answer = async {
+            tokio::select! {
+                () = answer => {}
+                () = not_ready => tracing::warn!("requests take too long to end: they are cut off"),
+            }
+        };
+        let (outcome, ()) = tokio::join!(deliver, answer);
         database.close().await?;
         outcome.map_err(ServerError::Worker)
     }

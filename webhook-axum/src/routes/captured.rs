@@ -177,8 +177,8 @@ pub(crate) async fn replay_captured_request(
 pub(super) fn filter(query: &mut Query) -> CaptureFilter {
     let mut filter = CaptureFilter::new();
     filter.method = query.get("method");
-    filter.since = query.get("since");
-    filter.until = query.get("until");
+    filter.since = query.time("since");
+    filter.until = query.time("until");
     filter.text = query.get("q");
     filter
 }

@@ -34,7 +34,7 @@ pub(crate) async fn list_deliveries(
         state: query.get("state"),
         subscription: query.get::<wire::Id>("subscription_id").map(Into::into),
         event: query.get::<wire::Id>("event_id").map(Into::into),
-        since: query.get("since"),
+        since: query.time("since"),
     };
     query.finish()?;
     let page = state.webhooks.deliveries(caller.tenant(), &filter, paging.request).await?;

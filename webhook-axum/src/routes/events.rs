@@ -60,8 +60,8 @@ pub(crate) async fn list_events(
     let paging = query.paging();
     let filter = EventFilter {
         event_type: query.get::<EventType>("event_type"),
-        since: query.get("since"),
-        until: query.get("until"),
+        since: query.time("since"),
+        until: query.time("until"),
     };
     query.finish()?;
     let page = state.webhooks.events(caller.tenant(), &filter, paging.request).await?;

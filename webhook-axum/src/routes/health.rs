@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use crate::api::ApiState;
 use crate::extract::Reader;
-use crate::problem::Problem;
+use crate::problem::{ASK_AGAIN, Problem};
 use crate::readiness::Duty;
 use crate::{json, wire};
 
@@ -76,7 +76,11 @@ pub(crate) async fn get_readiness(State(state): State<Arc<ApiState>>) -> Respons
     } else {
         (StatusCode::OK, "ready")
     };
-    json::answer(code, &wire::Ready { status, checks })
+    let mut response = json::answer(code, &wire::Ready { status, checks });
+    if code == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, ASK_AGAIN);
+    }
+    response
 }
 
 /// Read the figures of the process

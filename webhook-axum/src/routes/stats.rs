@@ -29,7 +29,7 @@ pub(crate) async fn get_stats(
     mut query: Query,
 ) -> Result<Response, Problem> {
     let now = state.webhooks.now();
-    let since = query.get("since").unwrap_or(now - DEFAULT_WINDOW);
+    let since = query.time("since").unwrap_or(now - DEFAULT_WINDOW);
     query.finish()?;
     let stats = state.webhooks.stats(caller.tenant(), None, since).await?;
     Ok(json::answer(StatusCode::OK, &wire::Stats::of_tenant(stats, since, now)))
@@ -50,7 +50,7 @@ pub(crate) async fn get_subscription_stats(
     mut query: Query,
 ) -> Result<Response, Problem> {
     let now = state.webhooks.now();
-    let since = query.get("since").unwrap_or(now - DEFAULT_WINDOW);
+    let since = query.time("since").unwrap_or(now - DEFAULT_WINDOW);
     query.finish()?;
     let stats = state.webhooks.stats(caller.tenant(), Some(id.into()), since).await?;
     Ok(json::answer(StatusCode::OK, &wire::Stats::of_subscription(stats, since, now)))

@@ -123,7 +123,7 @@ pub(crate) async fn list_subscription_deliveries(
 ) -> Result<Response, Problem> {
     let paging = query.paging();
     let mut filter =
-        DeliveryFilter { state: query.get("state"), since: query.get("since"), ..DeliveryFilter::default() };
+        DeliveryFilter { state: query.get("state"), since: query.time("since"), ..DeliveryFilter::default() };
     query.finish()?;
     let subscription = state.webhooks.subscription(caller.tenant(), id.into()).await?;
     filter.subscription = Some(subscription.id);

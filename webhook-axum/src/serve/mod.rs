@@ -72,7 +72,7 @@ impl Default for ServeOptions {
 }
 
 /// Serves `router` on `listener`, HTTP/1 and HTTP/2 without TLS, until `shutdown` is cancelled and what is under way
-/// has ended or its grace is over.
+/// has ended or its grace is over. Dropped, it cuts off what is under way.
 ///
 /// Requests carry the caller's address as [`ConnectInfo`]`<SocketAddr>`. A caller of HTTP/1 that is answered while it still
 /// sends its body gets the answer all the same: what still comes is thrown away, until nothing comes for 2 s, and for at
@@ -81,6 +81,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     let slots = Arc::new(Semaphore::new(options.max_connections));
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
+    let _dropped = abort.clone().drop_guard();
     let serving = Serving { router, http: http(&options), options, shutdown, abort };
     while let Some((stream, peer, slot)) = serving.accept(&listener, &slots).await {
         let serving = serving.clone();

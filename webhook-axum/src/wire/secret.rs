@@ -1,6 +1,6 @@
 //! Secrets, test deliveries and recovery: what is done to one subscription.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use webhook_core::Secret;
 
@@ -81,9 +81,14 @@ pub(crate) struct TestInput<'a> {
     /// `webhook.test` by default.
     pub(crate) event_type: Option<String>,
     /// Any JSON.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "given")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub(crate) payload: Option<&'a RawValue>,
+}
+
+/// Null is a payload as any other.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// The time to recover.

@@ -113,6 +113,10 @@ async fn events_are_listed_by_type_and_time() {
     assert_eq!(count("event_type=a").await, 2);
     assert_eq!(count("since=2020-01-01").await, 3);
     assert_eq!(count("until=2020-01-01T00:00:00").await, 0);
+    for typed in ["2020-01-01T00:00:00+00:00", "2020-01-01T00:00:00%2B00:00", "2020-01-01T05:30:00.250+05:30"] {
+        assert_eq!((count(&format!("since={typed}")).await, count(&format!("until={typed}")).await), (3, 0), "{typed}");
+    }
+    host.get("/events?since=2020-01-01T00:00:00+x").await.problem(422);
     assert_eq!(count("event_type=&unknown=1").await, 3);
 }
 

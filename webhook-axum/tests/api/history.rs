@@ -110,15 +110,19 @@ async fn a_test_is_a_real_delivery() {
     let host = Host::new();
     let subscription = text(&host.subscription().await["id"]);
     let path = format!("/subscriptions/{subscription}/test");
-    for (body, event_type) in
-        [("", "webhook.test"), ("{}", "webhook.test"), (r#"{"event_type":"a.b","payload":[1.0]}"#, "a.b")]
-    {
+    for (body, event_type) in [
+        ("", "webhook.test"),
+        ("{}", "webhook.test"),
+        (r#"{"event_type":"a.b","payload":[1.0]}"#, "a.b"),
+        (r#"{"event_type":"of.null","payload":null}"#, "of.null"),
+    ] {
         let accepted = host.call("POST", &path, ACME, body).await.expect(202);
         let delivery = host.get(&format!("/deliveries/{}", text(&accepted["delivery_id"]))).await.expect(200);
         assert_eq!((&delivery["event_type"], &delivery["subscription_id"]), (&json!(event_type), &json!(subscription)));
         let event = host.get(&format!("/events/{}", text(&delivery["event_id"]))).await.expect(200);
         match event_type {
             "a.b" => assert_eq!(event["payload"], json!([1.0])),
+            "of.null" => assert_eq!(event.get("payload"), Some(&json!(null))),
             _ => assert_eq!(event["payload"]["type"], "webhook.test"),
         }
     }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 use webhook_axum::{Api, AuthError, Authenticator, Caller, access_log, method_not_allowed, not_found};
 
-use crate::host::{ACME, Host, READ, request};
+use crate::host::{ACME, Host, READ, request, text};
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -49,6 +49,39 @@ async fn each_request_is_one_line_without_its_query() {
     assert_eq!((&fields["path"], &fields["status"]), (&"/events".into(), &422.into()));
     assert!(fields["latency_ms"].is_number());
     assert!(!written.contains("secret"));
+}
+
+#[tokio::test]
+async fn a_short_secret_is_a_warning_that_does_not_show_it() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(lines.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let host = Host::new();
+    let warned = || {
+        let written = std::mem::take(&mut *lines.0.lock().unwrap());
+        let written = String::from_utf8(written).unwrap();
+        assert!(!written.contains("hunter"), "{written}");
+        let lines = written.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .filter(|line: &Value| line["level"] == "WARN")
+            .map(|line| text(&line["fields"]["field"]))
+            .collect::<Vec<_>>()
+    };
+    let plain = |secret: &str| json!({"target_url": "https://example.com/", "secret": secret, "signature": {"scheme": "x-signature"}});
+    let id = text(&host.post("/subscriptions", plain("hunter 1")).await.expect(201)["id"]);
+    assert_eq!(warned(), ["secret"]);
+    let path = format!("/subscriptions/{id}");
+    host.call("PUT", &path, ACME, plain("hunter 2").to_string()).await.expect(200);
+    assert_eq!(warned(), ["secret"]);
+    host.call("PATCH", &path, ACME, r#"{"secret":"hunter 3","ingest_secret":"hunter"}"#).await.expect(200);
+    assert_eq!(warned(), ["secret", "ingest_secret"]);
+    host.post(&format!("{path}/secret/rotate"), json!({"secret": "hunter 4"})).await.expect(200);
+    assert_eq!(warned(), ["secret"]);
+    // Long enough, or ours.
+    host.call("PATCH", &path, ACME, r#"{"secret":"a hunter of twenty-four b"}"#).await.expect(200);
+    host.post(&format!("{path}/secret/rotate"), json!({})).await.expect(200);
+    host.subscription().await;
+    assert!(warned().is_empty());
 }
 
 #[tokio::test]

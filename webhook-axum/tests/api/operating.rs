@@ -22,10 +22,13 @@ async fn health_tells_how_the_process_is() {
     assert_eq!(host.get("/health/live").await.expect(200), json!({"status": "alive"}));
     let ready = host.get("/health/ready").await.expect(200);
     assert_eq!((&ready["status"], &ready["checks"][0]["name"]), (&json!("ready"), &json!("store")));
+    assert!(!host.get("/health/ready").await.headers.contains_key("retry-after"));
     assert!(ready["checks"][0]["latency_ms"].is_u64());
     assert_eq!(ready["checks"].as_array().unwrap().len(), 1, "without a queue and a worker");
     api.readiness().stop();
-    assert_eq!(host.get("/health/ready").await.expect(503)["status"], "not_ready");
+    let unready = host.get("/health/ready").await;
+    assert_eq!(unready.headers["retry-after"], "1");
+    assert_eq!(unready.expect(503)["status"], "not_ready");
 }
 
 #[tokio::test]

@@ -124,6 +124,25 @@ async fn the_grace_is_not_endless() {
     tokio::time::timeout(Duration::from_secs(5), server.task).await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn to_drop_it_cuts_off_what_is_under_way() {
+    let arrived = std::sync::Arc::new(Notify::new());
+    let inside = arrived.clone();
+    let router = Router::new().route(
+        "/",
+        get(async move || {
+            inside.notify_one();
+            std::future::pending::<()>().await;
+        }),
+    );
+    let server = start(router, ServeOptions::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    arrived.notified().await;
+    server.task.abort();
+    tokio::time::timeout(Duration::from_secs(5), everything(&mut stream)).await.unwrap();
+}
+
 /// Sends all of a request before it reads, as many clients do; the answer, to its end.
 async fn written_before_read(server: &Server, head: &str, body: &[u8]) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(server.address).await?;

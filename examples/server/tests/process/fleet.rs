@@ -9,6 +9,7 @@ use sqlx::{Connection, Executor};
 use tokio::time::Instant;
 use webhook_test_servers::{PostgresServer, TestDatabase};
 
+use crate::stop::stops_unready;
 use crate::support::client::Client;
 use crate::support::database::Database;
 use crate::support::fleet::Fleet;
@@ -172,6 +173,20 @@ async fn a_change_through_one_process_is_obeyed_by_the_others_within_a_second() 
     assert_eq!(arrivals.len(), 2 + 2 * 101);
     other.stop().await;
     fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_stops_is_not_ready_while_its_attempts_end() {
+    let database = TestDatabase::fresh();
+    let receiver = Receiver::start(|_| (200, Duration::from_secs(2))).await;
+    let fleet = Fleet::start(database.url(), 1, &[]).await;
+    fleet.subscribe(&receiver, json!({})).await;
+    emit(&mut fleet.api().client()).await;
+    let (api, mut workers) = fleet.apart();
+    stops_unready(workers.remove(0), &receiver).await;
+    let delivered = api.client().get("/deliveries?state=delivered").await.unwrap().expect(200);
+    assert_eq!(delivered["data"].as_array().unwrap().len(), 1);
+    api.stop().await;
 }
 
 /// Sends an event; to how many subscriptions it goes.

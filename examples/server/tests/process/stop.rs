@@ -90,6 +90,40 @@ impl Upload {
 }
 
 #[tokio::test]
+async fn while_it_stops_it_says_that_it_is_not_ready() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(|_| (200, Duration::from_secs(2))).await;
+    let server = Server::start(directory.path(), &[]).await;
+    let wanted = json!({"target_url": receiver.url("/hooks")});
+    server.client().post("/subscriptions", &wanted).await.unwrap().expect(201);
+    let event = json!({"event_type": "test.sent", "payload": {}});
+    server.client().post("/events", &event).await.unwrap().expect(202);
+    stops_unready(server, &receiver).await;
+    let mut database = Database::open(&sqlite_url(directory.path())).await;
+    assert_eq!((database.delivered().await, database.lost_leases().await), (1, 0));
+}
+
+/// Stops a server while it waits for the receiver's answer.
+pub(crate) async fn stops_unready(mut server: Server, receiver: &Receiver) {
+    until("the attempt is under way", async || (receiver.count() > 0).then_some(())).await;
+    assert_eq!(server.client().get("/health/ready").await.unwrap().status, 200);
+    server.signal("TERM").await;
+    until("the server stops", async || {
+        server.lines().json().iter().any(|line| line["signal"] == "SIGTERM").then_some(())
+    })
+    .await;
+    // On a new connection each time.
+    let ready = until("it is not ready", async || {
+        let answer = server.client().get("/health/ready").await.expect("it listens while it delivers");
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert_eq!((ready.status, &ready.json()["status"]), (503, &json!("not_ready")));
+    assert_eq!(server.client().get("/health/live").await.unwrap().status, 200);
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(|_| (200, Duration::from_secs(3600))).await;

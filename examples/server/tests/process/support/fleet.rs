@@ -51,6 +51,11 @@ impl Fleet {
         made["id"].as_str().unwrap().to_owned()
     }
 
+    /// The process that accepts, and those that deliver.
+    pub(crate) fn apart(self) -> (Server, Vec<Server>) {
+        (self.api, self.workers)
+    }
+
     /// Stops all of them cleanly.
     pub(crate) async fn stop(self) {
         for server in std::iter::once(self.api).chain(self.workers) {
