@@ -182,6 +182,7 @@ impl Serving {
         let result = tokio::select! {
             biased;
             result = connection.as_mut() => result,
+            () = self.abort.cancelled() => Ok(()),
             () = self.shutdown.cancelled() => {
                 // What was answered before and is still connected is idle, or lingers already.
                 unread.clear();
