@@ -146,6 +146,8 @@ async fn scopes_bound_what_a_key_may_do() {
         [r#"{"secret":"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}"#, r#"{"ingest_secret":"a secret of some length"}"#]
     {
         host.call("PATCH", &path, WRITE, body).await.problem(403);
+        let whole = body.replace('{', r#"{"target_url":"https://example.com/","#);
+        host.call("PUT", &path, WRITE, whole).await.problem(403);
         host.call("PATCH", &path, ACME, body).await.expect(200);
     }
     let seen = |key| host.call("GET", &path, key, "");
