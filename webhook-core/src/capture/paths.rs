@@ -200,9 +200,11 @@ impl Webhooks {
             let outcome = store.insert_path(record, key).await?;
             let PathInserted::Taken = outcome else { return Ok(outcome) };
             match store.find_path(&record.path_id).await? {
+                // Its owner may extend it meanwhile, and then it stays.
                 Some(other) if other.has_expired(self.now()) => {
-                    store.delete_path(&other.tenant, &other.path_id).await?;
-                    self.capturer().path_changed(&other.path_id, other.key);
+                    if store.delete_expired_path(other.key, self.now()).await? {
+                        self.capturer().path_changed(&other.path_id, other.key);
+                    }
                 }
                 Some(_) => break,
                 None => {}
