@@ -12,7 +12,8 @@ use webhook_core::{
     SubscriptionDraft, TenantId, Timestamp, Webhooks,
 };
 
-/// A store that counts the transactions that keep requests, and in which a path changes just after it was found.
+/// A store that counts the transactions that keep requests, in which a path changes just after it was found, and which
+/// cannot prune.
 #[derive(Debug, Default)]
 struct BusyStore {
     inner: MemoryStore,
@@ -28,6 +29,9 @@ impl BusyStore {
     ) -> Result<T, StoreError> {
         if method == "capture" {
             self.captures.fetch_add(1, Ordering::SeqCst);
+        }
+        if method == "prune_captured" {
+            return Err(StoreError::Unavailable("pruning takes too long".into()));
         }
         let answer = call.await;
         if method == "find_path" {
@@ -84,4 +88,15 @@ async fn a_path_that_its_owner_extends_is_not_deleted_for_somebody_who_wants_its
     assert_eq!(kept.items.len(), 1);
     clock.advance(Duration::from_secs(60));
     webhooks.create_path(&other, PathDraft::named(path.path_id)).await.expect("it has expired now");
+}
+
+#[tokio::test]
+async fn deleting_a_path_waits_for_nothing_but_that() {
+    let webhooks = Webhooks::builder(Arc::new(BusyStore::default())).build().unwrap();
+    let tenant = TenantId::default();
+    let path = webhooks.create_path(&tenant, PathDraft::new()).await.unwrap();
+    webhooks.capture(&path.path_id, IncomingRequest::new("POST", "/"), None).await.unwrap();
+    webhooks.delete_path(&tenant, &path.path_id).await.expect("it is deleted, whatever pruning does");
+    assert!(matches!(webhooks.capture_path(&tenant, &path.path_id).await, Err(Error::NotFound(_))));
+    assert!(matches!(webhooks.delete_path(&tenant, &path.path_id).await, Err(Error::NotFound(_))));
 }
