@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use scene::{Scene, at, uuid};
 use tokio::time::Instant;
-use webhook_core::store::{CaptureStore, NewCapture, PageRequest, PathInserted, PathRecord};
+use webhook_core::store::{CapturePruneRequest, CaptureStore, NewCapture, PageRequest, PathInserted, PathRecord};
 use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathKey, TenantId, Timestamp};
 use webhook_store_sqlite::SqliteStore;
 
@@ -52,4 +52,25 @@ async fn asking_for_what_is_recent_costs_little_however_much_is_older() {
     let all = time(CaptureFilter::new().with_until(at(0)), 0).await;
     let recent = time(CaptureFilter::new().with_since(at(19_990)), 10).await;
     assert!(recent * 5 < all, "what is recent takes {recent:?}, all takes {all:?}");
+}
+
+#[tokio::test]
+async fn a_step_of_pruning_is_bounded_by_the_bytes_that_go() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (deleted, stays) = (create(&store, 1, "deleted", None).await, create(&store, 2, "stays", None).await);
+    for second in 0..3 {
+        let news = [arrived(&deleted, second, vec![b'x'; 25 << 20]), arrived(&stays, second + 3, vec![b'x'; 25 << 20])];
+        store.capture(at(second), &news).await.expect("it works");
+    }
+    store.delete_path(&deleted.tenant, &deleted.path_id).await.expect("it works");
+    let request = CapturePruneRequest { received_before: at(1_000), now: at(1_000), limit: 1_000 };
+    let mut steps = vec![(0, true)];
+    while let Some((_, true)) = steps.last() {
+        let step = store.prune_captured(request).await.expect("it works");
+        steps.push((step.requests, step.more));
+    }
+    assert_eq!(steps[1..], [(2, true), (1, true), (2, true), (1, false)]);
+    let (_, usage) = store.path(&stays.tenant, &stays.path_id).await.expect("it works").expect("it is there");
+    assert_eq!((usage.requests, usage.bytes), (0, 0));
 }
