@@ -92,6 +92,9 @@ impl CaptureStore for SqliteStore {
         page: PageRequest,
         body_limit: u32,
     ) -> Result<Page<CapturedRequest>, StoreError> {
+        if filter.text.as_ref().is_some_and(|text| !text.is_empty()) {
+            return self.search(tenant, path_id, filter, page, body_limit).await;
+        }
         Ok(captured::list(&mut *self.reader().await?, tenant, path_id, filter, page, body_limit).await?)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use uuid::Uuid;
 use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position, ReadLimit};
 use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, TenantId, Timestamp};
 
@@ -13,6 +14,8 @@ use crate::{history, path, rows};
 const PATHS_AT_ONCE: i64 = 100;
 /// Bodies of more bytes are not pruned in one step: as long as that takes, nobody else writes.
 const PRUNED_AT_ONCE: u64 = 64 << 20;
+/// What a search looks through at once.
+const SEARCHED_AT_ONCE: ReadLimit = ReadLimit::requests(100).with_bytes(1 << 20);
 /// Everything of a request but its body.
 const COLUMNS: &str = "r.id, r.tenant, p.path_id, r.number, r.method, r.path, r.query, r.http_version, r.ip_address, \
     r.peer_address, r.body_size, r.body_sha256, r.body_truncated, r.response_status, r.received_at, r.headers, \
@@ -68,6 +71,24 @@ pub(crate) async fn list(
     Ok(Page::from_probe(rows::all(&found, rows::captured)?, page.limit, total))
 }
 
+/// A step of a search: what comes next in it, newest first, with all of the bodies.
+pub(crate) async fn searched(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    filter: &CaptureFilter,
+    below: Option<Uuid>,
+) -> Result<Vec<CapturedRequest>, Fault> {
+    let conditions = |query: &mut QueryBuilder<Sqlite>| {
+        push_filter(query, filter);
+        if let Some(below) = below {
+            query.push(" AND r.id < ").push_bind(below);
+        }
+    };
+    read(conn, within(tenant, path_id, SEARCHED_AT_ONCE, NEWEST_FIRST, conditions)).await
+}
+
+/// All conditions but the text.
 fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &CaptureFilter) {
     if let Some(method) = &filter.method {
         query.push(" AND r.method COLLATE NOCASE = ").push_bind(method.clone());
@@ -80,15 +101,6 @@ fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &CaptureFilter) {
     if let Some(until) = filter.until {
         query.push(" AND r.received_at < ").push_bind(until.as_millis());
     }
-    let Some(text) = filter.text.as_ref().filter(|text| !text.is_empty()) else { return };
-    // `lower` changes ASCII alone and takes bytes as they are, and `instr` of two blobs compares bytes.
-    let text = text.to_ascii_lowercase().into_bytes();
-    for (index, column) in ["r.path", "r.query", "r.headers", "r.trailers", "r.body"].into_iter().enumerate() {
-        query.push(if index == 0 { " AND (" } else { " OR " });
-        query.push(format!("instr(CAST(lower(CAST({column} AS TEXT)) AS BLOB), ")).push_bind(text.clone());
-        query.push(") > 0");
-    }
-    query.push(")");
 }
 
 pub(crate) async fn after(
@@ -103,19 +115,41 @@ pub(crate) async fn after(
             query.push(" AND r.id > ").push_bind(after.as_uuid());
         }
     };
+    let query = within(tenant, path_id, limit, OLDEST_FIRST, start);
+    read(conn, query).await
+}
+
+/// An order, the one that is opposed to it, and what holds for the last in it and all before.
+type Order = (&'static str, &'static str, &'static str);
+const OLDEST_FIRST: Order = ("ASC", "DESC", "<=");
+const NEWEST_FIRST: Order = ("DESC", "ASC", ">=");
+
+/// The requests of the tenant's path, with their bodies, that meet the conditions and come within the limit.
+fn within(
+    tenant: &TenantId,
+    path_id: &PathId,
+    limit: ReadLimit,
+    (order, opposite, until): Order,
+    conditions: impl Fn(&mut QueryBuilder<Sqlite>),
+) -> QueryBuilder<Sqlite> {
     let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
-    start(&mut query);
+    conditions(&mut query);
     // Bodies are measured before any is read.
-    query.push(
-        " AND r.id <= (
+    query.push(format!(
+        " AND r.id {until} (
            SELECT id FROM (
-             SELECT id, row_number() OVER (ORDER BY id) AS place, sum(size) OVER (ORDER BY id) AS together FROM (",
-    );
+             SELECT id, row_number() OVER (ORDER BY id {order}) AS place,
+               sum(size) OVER (ORDER BY id {order}) AS together FROM ("
+    ));
     push_select(&mut query, "r.id AS id, length(r.body) AS size", tenant, path_id);
-    start(&mut query);
-    query.push(" ORDER BY r.id LIMIT ").push_bind(limit.requests);
+    conditions(&mut query);
+    query.push(format!(" ORDER BY r.id {order} LIMIT ")).push_bind(limit.requests);
     query.push(")) WHERE place = 1 OR together <= ").push_bind(rows::number(limit.bytes));
-    query.push(" ORDER BY id DESC LIMIT 1) ORDER BY r.id LIMIT ").push_bind(limit.requests);
+    query.push(format!(" ORDER BY id {opposite} LIMIT 1) ORDER BY r.id {order} LIMIT ")).push_bind(limit.requests);
+    query
+}
+
+async fn read(conn: &mut SqliteConnection, mut query: QueryBuilder<Sqlite>) -> Result<Vec<CapturedRequest>, Fault> {
     let found = query.build().fetch_all(conn).await?;
     rows::all(&found, rows::captured)
 }
