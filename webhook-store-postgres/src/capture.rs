@@ -10,7 +10,8 @@ use webhook_core::store::{
     ReadLimit,
 };
 use webhook_core::{
-    CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathId, StoreError, SubscriptionId, TenantId, Timestamp,
+    CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathId, PathKey, StoreError, SubscriptionId, TenantId,
+    Timestamp,
 };
 
 use crate::error::Fault;
@@ -46,6 +47,12 @@ impl CaptureStore for PostgresStore {
     async fn delete_path(&self, tenant: &TenantId, path_id: &PathId) -> Result<bool, StoreError> {
         let mut session = self.writer().await?;
         let done = path::delete(&mut session.conn(), tenant, path_id).await;
+        self.end(session, done).await
+    }
+
+    async fn delete_expired_path(&self, key: PathKey, now: Timestamp) -> Result<bool, StoreError> {
+        let mut session = self.writer().await?;
+        let done = path::delete_expired(&mut session.conn(), key, now).await;
         self.end(session, done).await
     }
 

@@ -13,6 +13,8 @@ use crate::{history, path, rows};
 
 /// Paths that expire, or are cleared up behind, in one step at most.
 const PATHS_AT_ONCE: i64 = 100;
+/// Bodies of more bytes are not pruned in one step: as long as that takes, their paths keep no requests.
+const PRUNED_AT_ONCE: u64 = 64 << 20;
 /// What a search looks through at once.
 const SEARCHED_AT_ONCE: ReadLimit = ReadLimit::requests(100).with_bytes(1 << 20);
 /// Everything of a request but its body.
@@ -246,6 +248,8 @@ pub(crate) async fn delete_through(conn: &mut Conn<'_>, path: PathKey, through: 
     Ok(())
 }
 
+/// Whoever keeps requests locks paths in the order of their keys: a step does one kind of work alone, so that it locks no
+/// further path while it holds one.
 pub(crate) async fn prune(conn: &mut Conn<'_>, request: CapturePruneRequest) -> Result<CapturePruneStep, Fault> {
     // One process at a time; the others have nothing to do.
     let alone: bool =
@@ -256,11 +260,22 @@ pub(crate) async fn prune(conn: &mut Conn<'_>, request: CapturePruneRequest) -> 
     if !alone {
         return Ok(CapturePruneStep::default());
     }
-    let limit = request.limit.max(1);
+    if expire(conn, request.now).await? {
+        return Ok(CapturePruneStep { requests: 0, more: true });
+    }
+    let limit = ReadLimit::requests(request.limit.max(1)).with_bytes(PRUNED_AT_ONCE);
+    match clear_up(conn, limit).await? {
+        Some(requests) => Ok(CapturePruneStep { requests, more: true }),
+        None => prune_old(conn, request.received_before, limit).await,
+    }
+}
+
+/// Lets paths go that have expired; whether there were any.
+async fn expire(conn: &mut Conn<'_>, now: Timestamp) -> Result<bool, Fault> {
     let over: Vec<PathKey> = sqlx::query_scalar(
         "SELECT key FROM webhook.path WHERE NOT removed AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
     )
-    .bind(request.now.as_millis())
+    .bind(now.as_millis())
     .bind(PATHS_AT_ONCE)
     .persistent(conn.persistent)
     .fetch_all(&mut *conn.inner)
@@ -268,72 +283,81 @@ pub(crate) async fn prune(conn: &mut Conn<'_>, request: CapturePruneRequest) -> 
     .into_iter()
     .map(PathKey::from_uuid)
     .collect();
+    if over.is_empty() {
+        return Ok(false);
+    }
     path::lock(conn, &over).await?;
     // What was given a later end meanwhile stays.
-    let expired =
-        sqlx::query("UPDATE webhook.path SET removed = true WHERE key = ANY ($1) AND NOT removed AND expires_at <= $2")
-            .bind(over.iter().map(|key| key.as_uuid()).collect::<Vec<_>>())
-            .bind(request.now.as_millis())
-            .persistent(conn.persistent)
-            .execute(&mut *conn.inner)
-            .await?;
-    let removed = sqlx::query("SELECT key FROM webhook.path WHERE removed ORDER BY key LIMIT $1")
+    sqlx::query("UPDATE webhook.path SET removed = true WHERE key = ANY ($1) AND NOT removed AND expires_at <= $2")
+        .bind(over.iter().map(|key| key.as_uuid()).collect::<Vec<_>>())
+        .bind(now.as_millis())
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
+        .await?;
+    Ok(true)
+}
+
+/// Removes requests of removed paths, and behind the last one of each the path itself; how many requests there were, where
+/// there was such a path.
+async fn clear_up(conn: &mut Conn<'_>, limit: ReadLimit) -> Result<Option<u64>, Fault> {
+    let removed: Vec<PathKey> = sqlx::query_scalar("SELECT key FROM webhook.path WHERE removed ORDER BY key LIMIT $1")
         .bind(PATHS_AT_ONCE)
         .persistent(conn.persistent)
         .fetch_all(&mut *conn.inner)
-        .await?;
-    let full = [expired.rows_affected(), removed.len() as u64].contains(&(PATHS_AT_ONCE as u64));
-    let mut left = limit;
-    for row in &removed {
-        left -= clear_up(conn, PathKey::from_uuid(rows::id(row, "key")?), left).await?;
-        if left == 0 {
+        .await?
+        .into_iter()
+        .map(PathKey::from_uuid)
+        .collect();
+    let (mut requests, mut bytes) = (0_u32, 0_u64);
+    for key in &removed {
+        let left = limit.requests - requests;
+        if left == 0 || bytes >= limit.bytes {
             break;
         }
-    }
-    if left > 0 {
-        left -= prune_old(conn, request.received_before, left).await?;
-    }
-    Ok(CapturePruneStep { requests: u64::from(limit - left), more: left == 0 || full })
-}
-
-/// Removes requests of a removed path, and behind the last one the path itself; how many there were.
-async fn clear_up(conn: &mut Conn<'_>, path: PathKey, limit: u32) -> Result<u32, Fault> {
-    let deleted = sqlx::query(
-        "DELETE FROM webhook.captured_request WHERE id IN (
-           SELECT id FROM webhook.captured_request WHERE path_key = $1 ORDER BY id LIMIT $2)",
-    )
-    .bind(path.as_uuid())
-    .bind(i64::from(limit))
-    .persistent(conn.persistent)
-    .execute(&mut *conn.inner)
-    .await?;
-    let deleted = u32::try_from(deleted.rows_affected()).unwrap_or(limit);
-    if deleted < limit {
+        let held = oldest(conn, *key, left).await?;
+        let room = ReadLimit::requests(left).with_bytes(limit.bytes.saturating_sub(bytes));
+        let going: Vec<_> = room.of(held.iter(), |(_, kept)| *kept).collect();
+        if let Some((last, _)) = going.last() {
+            delete_through(conn, *key, *last).await?;
+        }
+        requests += u32::try_from(going.len()).unwrap_or(left);
+        bytes += going.iter().map(|(_, kept)| kept).sum::<u64>();
+        if going.len() < held.len() || held.len() == left as usize {
+            break;
+        }
         for sql in ["DELETE FROM webhook.path_usage WHERE path_key = $1", "DELETE FROM webhook.path WHERE key = $1"] {
-            sqlx::query(sql).bind(path.as_uuid()).persistent(conn.persistent).execute(&mut *conn.inner).await?;
+            sqlx::query(sql).bind(key.as_uuid()).persistent(conn.persistent).execute(&mut *conn.inner).await?;
         }
     }
-    Ok(deleted)
+    Ok((!removed.is_empty()).then_some(requests.into()))
 }
 
-async fn prune_old(conn: &mut Conn<'_>, received_before: Timestamp, limit: u32) -> Result<u32, Fault> {
+async fn prune_old(
+    conn: &mut Conn<'_>,
+    received_before: Timestamp,
+    limit: ReadLimit,
+) -> Result<CapturePruneStep, Fault> {
     let old = sqlx::query(
         "SELECT id, path_key, octet_length(body)::bigint AS body_kept FROM webhook.captured_request WHERE id < $1 ORDER BY id LIMIT $2",
     )
     .bind(CaptureId::floor(received_before).as_uuid())
-    .bind(i64::from(limit))
+    .bind(i64::from(limit.requests))
     .persistent(conn.persistent).fetch_all(&mut *conn.inner)
     .await?;
-    if old.is_empty() {
-        return Ok(0);
+    let old = rows::all(&old, |row| {
+        let key = PathKey::from_uuid(rows::id(row, "path_key")?);
+        Ok((rows::id(row, "id")?, key, rows::big_count(row, "body_kept")?))
+    })?;
+    let going: Vec<_> = limit.of(old.iter(), |(_, _, kept)| *kept).collect();
+    if going.is_empty() {
+        return Ok(CapturePruneStep::default());
     }
-    let keys = rows::all(&old, |row| Ok(PathKey::from_uuid(rows::id(row, "path_key")?)))?;
-    path::lock(conn, &keys).await?;
+    path::lock(conn, &going.iter().map(|(_, key, _)| *key).collect::<Vec<_>>()).await?;
     // What somebody else removed meanwhile is not counted.
     let gone = sqlx::query(
         "DELETE FROM webhook.captured_request WHERE id = ANY ($1) RETURNING path_key, octet_length(body)::bigint AS body_kept",
     )
-    .bind(rows::all(&old, |row| rows::id(row, "id"))?)
+    .bind(going.iter().map(|(id, _, _)| *id).collect::<Vec<_>>())
     .persistent(conn.persistent).fetch_all(&mut *conn.inner)
     .await?;
     let mut by_path: BTreeMap<PathKey, (u64, u64)> = BTreeMap::new();
@@ -345,5 +369,6 @@ async fn prune_old(conn: &mut Conn<'_>, received_before: Timestamp, limit: u32) 
     for (key, (requests, bytes)) in by_path {
         path::lower_usage(conn, key, requests, bytes).await?;
     }
-    Ok(u32::try_from(old.len()).unwrap_or(limit))
+    let more = old.len() == limit.requests as usize || going.len() < old.len();
+    Ok(CapturePruneStep { requests: going.len() as u64, more })
 }

@@ -130,6 +130,18 @@ pub(crate) async fn delete(conn: &mut Conn<'_>, tenant: &TenantId, path_id: &Pat
     Ok(deleted.rows_affected() > 0)
 }
 
+pub(crate) async fn delete_expired(conn: &mut Conn<'_>, key: PathKey, now: Timestamp) -> Result<bool, Fault> {
+    lock(conn, &[key]).await?;
+    let sql = "UPDATE webhook.path SET removed = true WHERE key = $1 AND NOT removed AND expires_at <= $2";
+    let deleted = sqlx::query(sql)
+        .bind(key.as_uuid())
+        .bind(now.as_millis())
+        .persistent(conn.persistent)
+        .execute(&mut *conn.inner)
+        .await?;
+    Ok(deleted.rows_affected() > 0)
+}
+
 pub(crate) async fn find(conn: &mut Conn<'_>, path_id: &PathId) -> Result<Option<PathRecord>, Fault> {
     let found = sqlx::query("SELECT * FROM webhook.path WHERE path_id = $1 AND NOT removed")
         .bind(path_id.as_str())

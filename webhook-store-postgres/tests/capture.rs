@@ -12,7 +12,8 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::Instant;
 use webhook_core::store::{
-    CaptureOutcome, CaptureStore, MaintenanceStore, NewCapture, PageRequest, PathInserted, PathRecord,
+    CaptureOutcome, CapturePruneRequest, CapturePruneStep, CaptureStore, MaintenanceStore, NewCapture, PageRequest,
+    PathInserted, PathRecord,
 };
 use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathKey, TenantId, Timestamp};
 use webhook_store_postgres::PostgresStore;
@@ -112,4 +113,64 @@ async fn asking_for_what_is_recent_reads_no_more_than_that() {
         let read = rows_read(&host).await - before;
         assert!((10..200).contains(&read), "{read} rows of 3,000 were read for {filter:?}");
     }
+}
+
+/// Steps of pruning until there is no more.
+async fn prune(store: &PostgresStore) -> Vec<CapturePruneStep> {
+    let request = CapturePruneRequest { received_before: at(1_000), now: at(1_000), limit: 1_000 };
+    let mut steps = Vec::new();
+    while steps.last().is_none_or(|step: &CapturePruneStep| step.more) {
+        steps.push(store.prune_captured(request).await.expect("it works"));
+    }
+    steps
+}
+
+#[tokio::test]
+async fn pruning_never_waits_for_a_path_while_others_wait_for_the_one_it_holds() {
+    for first_is_deleted in [false, true] {
+        let scene = Scene::new();
+        let store = scene.open().await;
+        let first = create(&store, 1, "first", None).await;
+        let expired = create(&store, 2, "expired", Some(at(10))).await;
+        capture(&store, &first, 100, b"old".to_vec()).await;
+        capture(&store, &expired, 101, b"old".to_vec()).await;
+        if first_is_deleted {
+            assert!(store.delete_path(&first.tenant, &first.path_id).await.expect("it works"));
+        }
+        // A batch of requests that reached both paths locks one after the other.
+        let host = scene.host().await;
+        let mut batch = host.begin().await.expect("it begins");
+        let lock = "SELECT 1 FROM webhook.path_usage WHERE path_key = $1 FOR UPDATE";
+        sqlx::query(lock).bind(first.key.as_uuid()).execute(&mut *batch).await.expect("it locks");
+        let pruning = tokio::spawn({
+            let store = store.clone();
+            async move { prune(&store).await }
+        });
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&host).await.expect("it answers") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sqlx::query(lock).bind(expired.key.as_uuid()).execute(&mut *batch).await.expect("nobody waits in a circle");
+        batch.commit().await.expect("it commits");
+        let steps = pruning.await.expect("it ends");
+        assert_eq!(steps.iter().map(|step| step.requests).sum::<u64>(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_step_of_pruning_is_bounded_by_the_bytes_that_go() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (deleted, stays) = (create(&store, 1, "deleted", None).await, create(&store, 2, "stays", None).await);
+    for number in 0..3 {
+        capture(&store, &deleted, 100 + number, vec![b'x'; 25 << 20]).await;
+        capture(&store, &stays, 200 + number, vec![b'x'; 25 << 20]).await;
+    }
+    store.delete_path(&deleted.tenant, &deleted.path_id).await.expect("it works");
+    let steps = prune(&store).await;
+    let steps: Vec<_> = steps.iter().map(|step| (step.requests, step.more)).collect();
+    assert_eq!(steps, [(2, true), (1, true), (2, true), (1, false)]);
+    let (_, usage) = store.path(&stays.tenant, &stays.path_id).await.expect("it works").expect("it is there");
+    assert_eq!((usage.requests, usage.bytes), (0, 0));
 }

@@ -10,7 +10,8 @@ use webhook_core::store::{
     ReadLimit,
 };
 use webhook_core::{
-    CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathId, StoreError, SubscriptionId, TenantId, Timestamp,
+    CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathId, PathKey, StoreError, SubscriptionId, TenantId,
+    Timestamp,
 };
 
 use crate::error::Fault;
@@ -41,6 +42,10 @@ impl CaptureStore for SqliteStore {
     async fn delete_path(&self, tenant: &TenantId, path_id: &PathId) -> Result<bool, StoreError> {
         let input = (tenant.clone(), path_id.clone());
         self.writer.run(1, input, |conn, (tenant, path_id)| Box::pin(path::delete(conn, tenant, path_id))).await
+    }
+
+    async fn delete_expired_path(&self, key: PathKey, now: Timestamp) -> Result<bool, StoreError> {
+        self.writer.run(1, (key, now), |conn, (key, now)| Box::pin(path::delete_expired(conn, *key, *now))).await
     }
 
     async fn find_path(&self, path_id: &PathId) -> Result<Option<PathRecord>, StoreError> {
@@ -87,6 +92,9 @@ impl CaptureStore for SqliteStore {
         page: PageRequest,
         body_limit: u32,
     ) -> Result<Page<CapturedRequest>, StoreError> {
+        if filter.text.as_ref().is_some_and(|text| !text.is_empty()) {
+            return self.search(tenant, path_id, filter, page, body_limit).await;
+        }
         Ok(captured::list(&mut *self.reader().await?, tenant, path_id, filter, page, body_limit).await?)
     }
 

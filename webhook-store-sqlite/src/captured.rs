@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use uuid::Uuid;
 use webhook_core::store::{CapturePruneRequest, CapturePruneStep, Page, PageRequest, Position, ReadLimit};
 use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, TenantId, Timestamp};
 
@@ -11,6 +12,10 @@ use crate::{history, path, rows};
 
 /// Paths that expire, or are cleared up behind, in one step at most.
 const PATHS_AT_ONCE: i64 = 100;
+/// Bodies of more bytes are not pruned in one step: as long as that takes, nobody else writes.
+const PRUNED_AT_ONCE: u64 = 64 << 20;
+/// What a search looks through at once.
+const SEARCHED_AT_ONCE: ReadLimit = ReadLimit::requests(100).with_bytes(1 << 20);
 /// Everything of a request but its body.
 const COLUMNS: &str = "r.id, r.tenant, p.path_id, r.number, r.method, r.path, r.query, r.http_version, r.ip_address, \
     r.peer_address, r.body_size, r.body_sha256, r.body_truncated, r.response_status, r.received_at, r.headers, \
@@ -66,6 +71,24 @@ pub(crate) async fn list(
     Ok(Page::from_probe(rows::all(&found, rows::captured)?, page.limit, total))
 }
 
+/// A step of a search: what comes next in it, newest first, with all of the bodies.
+pub(crate) async fn searched(
+    conn: &mut SqliteConnection,
+    tenant: &TenantId,
+    path_id: &PathId,
+    filter: &CaptureFilter,
+    below: Option<Uuid>,
+) -> Result<Vec<CapturedRequest>, Fault> {
+    let conditions = |query: &mut QueryBuilder<Sqlite>| {
+        push_filter(query, filter);
+        if let Some(below) = below {
+            query.push(" AND r.id < ").push_bind(below);
+        }
+    };
+    read(conn, within(tenant, path_id, SEARCHED_AT_ONCE, NEWEST_FIRST, conditions)).await
+}
+
+/// All conditions but the text.
 fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &CaptureFilter) {
     if let Some(method) = &filter.method {
         query.push(" AND r.method COLLATE NOCASE = ").push_bind(method.clone());
@@ -78,15 +101,6 @@ fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &CaptureFilter) {
     if let Some(until) = filter.until {
         query.push(" AND r.received_at < ").push_bind(until.as_millis());
     }
-    let Some(text) = filter.text.as_ref().filter(|text| !text.is_empty()) else { return };
-    // `lower` changes ASCII alone and takes bytes as they are, and `instr` of two blobs compares bytes.
-    let text = text.to_ascii_lowercase().into_bytes();
-    for (index, column) in ["r.path", "r.query", "r.headers", "r.trailers", "r.body"].into_iter().enumerate() {
-        query.push(if index == 0 { " AND (" } else { " OR " });
-        query.push(format!("instr(CAST(lower(CAST({column} AS TEXT)) AS BLOB), ")).push_bind(text.clone());
-        query.push(") > 0");
-    }
-    query.push(")");
 }
 
 pub(crate) async fn after(
@@ -101,19 +115,41 @@ pub(crate) async fn after(
             query.push(" AND r.id > ").push_bind(after.as_uuid());
         }
     };
+    let query = within(tenant, path_id, limit, OLDEST_FIRST, start);
+    read(conn, query).await
+}
+
+/// An order, the one that is opposed to it, and what holds for the last in it and all before.
+type Order = (&'static str, &'static str, &'static str);
+const OLDEST_FIRST: Order = ("ASC", "DESC", "<=");
+const NEWEST_FIRST: Order = ("DESC", "ASC", ">=");
+
+/// The requests of the tenant's path, with their bodies, that meet the conditions and come within the limit.
+fn within(
+    tenant: &TenantId,
+    path_id: &PathId,
+    limit: ReadLimit,
+    (order, opposite, until): Order,
+    conditions: impl Fn(&mut QueryBuilder<Sqlite>),
+) -> QueryBuilder<Sqlite> {
     let mut query = select(&format!("{COLUMNS}, r.body"), tenant, path_id);
-    start(&mut query);
+    conditions(&mut query);
     // Bodies are measured before any is read.
-    query.push(
-        " AND r.id <= (
+    query.push(format!(
+        " AND r.id {until} (
            SELECT id FROM (
-             SELECT id, row_number() OVER (ORDER BY id) AS place, sum(size) OVER (ORDER BY id) AS together FROM (",
-    );
+             SELECT id, row_number() OVER (ORDER BY id {order}) AS place,
+               sum(size) OVER (ORDER BY id {order}) AS together FROM ("
+    ));
     push_select(&mut query, "r.id AS id, length(r.body) AS size", tenant, path_id);
-    start(&mut query);
-    query.push(" ORDER BY r.id LIMIT ").push_bind(limit.requests);
+    conditions(&mut query);
+    query.push(format!(" ORDER BY r.id {order} LIMIT ")).push_bind(limit.requests);
     query.push(")) WHERE place = 1 OR together <= ").push_bind(rows::number(limit.bytes));
-    query.push(" ORDER BY id DESC LIMIT 1) ORDER BY r.id LIMIT ").push_bind(limit.requests);
+    query.push(format!(" ORDER BY id {opposite} LIMIT 1) ORDER BY r.id {order} LIMIT ")).push_bind(limit.requests);
+    query
+}
+
+async fn read(conn: &mut SqliteConnection, mut query: QueryBuilder<Sqlite>) -> Result<Vec<CapturedRequest>, Fault> {
     let found = query.build().fetch_all(conn).await?;
     rows::all(&found, rows::captured)
 }
@@ -200,77 +236,94 @@ pub(crate) async fn delete_through(
     Ok(())
 }
 
+/// A step does one kind of work alone.
 pub(crate) async fn prune(
     conn: &mut SqliteConnection,
     request: CapturePruneRequest,
 ) -> Result<CapturePruneStep, Fault> {
-    let limit = request.limit.max(1);
+    if expire(conn, request.now).await? {
+        return Ok(CapturePruneStep { requests: 0, more: true });
+    }
+    let limit = ReadLimit::requests(request.limit.max(1)).with_bytes(PRUNED_AT_ONCE);
+    match clear_up(conn, limit).await? {
+        Some(requests) => Ok(CapturePruneStep { requests, more: true }),
+        None => prune_old(conn, request.received_before, limit).await,
+    }
+}
+
+/// Lets paths go that have expired; whether there were any.
+async fn expire(conn: &mut SqliteConnection, now: Timestamp) -> Result<bool, Fault> {
     let expired = sqlx::query(
         "UPDATE webhook_path SET removed = 1 WHERE key IN (
            SELECT key FROM webhook_path WHERE removed = 0 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
     )
-    .bind(request.now.as_millis())
+    .bind(now.as_millis())
     .bind(PATHS_AT_ONCE)
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    let removed = sqlx::query("SELECT key FROM webhook_path WHERE removed = 1 ORDER BY key LIMIT ?1")
+    Ok(expired.rows_affected() > 0)
+}
+
+/// Removes requests of removed paths, and behind the last one of each the path itself; how many requests there were, where
+/// there was such a path.
+async fn clear_up(conn: &mut SqliteConnection, limit: ReadLimit) -> Result<Option<u64>, Fault> {
+    let found = sqlx::query("SELECT key FROM webhook_path WHERE removed = 1 ORDER BY key LIMIT ?1")
         .bind(PATHS_AT_ONCE)
         .fetch_all(&mut *conn)
         .await?;
-    let full = [expired.rows_affected(), removed.len() as u64].contains(&(PATHS_AT_ONCE as u64));
-    let mut left = limit;
-    for row in &removed {
-        left -= clear_up(conn, PathKey::from_uuid(rows::id(row, "key")?), left).await?;
-        if left == 0 {
+    let removed = rows::all(&found, |row| Ok(PathKey::from_uuid(rows::id(row, "key")?)))?;
+    let (mut requests, mut bytes) = (0_u32, 0_u64);
+    for key in &removed {
+        let left = limit.requests - requests;
+        if left == 0 || bytes >= limit.bytes {
             break;
         }
-    }
-    if left > 0 {
-        left -= prune_old(conn, request.received_before, left).await?;
-    }
-    Ok(CapturePruneStep { requests: u64::from(limit - left), more: left == 0 || full })
-}
-
-/// Removes requests of a removed path, and behind the last one the path itself; how many there were.
-async fn clear_up(conn: &mut SqliteConnection, path: PathKey, limit: u32) -> Result<u32, Fault> {
-    let deleted = sqlx::query(
-        "DELETE FROM webhook_captured_request WHERE id IN (
-           SELECT id FROM webhook_captured_request WHERE path_key = ?1 ORDER BY id LIMIT ?2)",
-    )
-    .bind(path.as_uuid())
-    .bind(limit)
-    .execute(&mut *conn)
-    .await?;
-    let deleted = u32::try_from(deleted.rows_affected()).unwrap_or(limit);
-    if deleted < limit {
+        let held = oldest(conn, *key, left).await?;
+        let room = ReadLimit::requests(left).with_bytes(limit.bytes.saturating_sub(bytes));
+        let going: Vec<_> = room.of(held.iter(), |(_, kept)| *kept).collect();
+        if let Some((last, _)) = going.last() {
+            delete_through(conn, *key, *last).await?;
+        }
+        requests += u32::try_from(going.len()).unwrap_or(left);
+        bytes += going.iter().map(|(_, kept)| kept).sum::<u64>();
+        if going.len() < held.len() || held.len() == left as usize {
+            break;
+        }
         for sql in ["DELETE FROM webhook_path_usage WHERE path_key = ?1", "DELETE FROM webhook_path WHERE key = ?1"] {
-            sqlx::query(sql).bind(path.as_uuid()).execute(&mut *conn).await?;
+            sqlx::query(sql).bind(key.as_uuid()).execute(&mut *conn).await?;
         }
     }
-    Ok(deleted)
+    Ok((!removed.is_empty()).then_some(requests.into()))
 }
 
-async fn prune_old(conn: &mut SqliteConnection, received_before: Timestamp, limit: u32) -> Result<u32, Fault> {
+async fn prune_old(
+    conn: &mut SqliteConnection,
+    received_before: Timestamp,
+    limit: ReadLimit,
+) -> Result<CapturePruneStep, Fault> {
     let old = sqlx::query(
         "SELECT id, path_key, length(body) AS body_kept FROM webhook_captured_request WHERE id < ?1 ORDER BY id LIMIT ?2",
     )
     .bind(CaptureId::floor(received_before).as_uuid())
-    .bind(limit)
+    .bind(limit.requests)
     .fetch_all(&mut *conn)
     .await?;
-    let Some(last) = old.last() else { return Ok(0) };
-    sqlx::query("DELETE FROM webhook_captured_request WHERE id <= ?1")
-        .bind(rows::id(last, "id")?)
-        .execute(&mut *conn)
-        .await?;
+    let old = rows::all(&old, |row| {
+        let key = PathKey::from_uuid(rows::id(row, "path_key")?);
+        Ok((rows::id(row, "id")?, key, rows::big_count(row, "body_kept")?))
+    })?;
+    let going: Vec<_> = limit.of(old.iter(), |(_, _, kept)| *kept).collect();
+    let Some((last, _, _)) = going.last() else { return Ok(CapturePruneStep::default()) };
+    sqlx::query("DELETE FROM webhook_captured_request WHERE id <= ?1").bind(*last).execute(&mut *conn).await?;
     let mut by_path: HashMap<PathKey, (u64, u64)> = HashMap::new();
-    for row in &old {
-        let (requests, bytes) = by_path.entry(PathKey::from_uuid(row.try_get("path_key")?)).or_default();
+    for (_, key, kept) in &going {
+        let (requests, bytes) = by_path.entry(*key).or_default();
         *requests += 1;
-        *bytes += rows::big_count(row, "body_kept")?;
+        *bytes += kept;
     }
     for (key, (requests, bytes)) in by_path {
         path::lower_usage(conn, key, requests, bytes).await?;
     }
-    Ok(u32::try_from(old.len()).unwrap_or(limit))
+    let more = old.len() == limit.requests as usize || going.len() < old.len();
+    Ok(CapturePruneStep { requests: going.len() as u64, more })
 }

@@ -17,6 +17,7 @@ mod path;
 mod receipt;
 mod rows;
 mod schema;
+mod search;
 mod stats;
 mod store;
 mod subscription;

@@ -120,6 +120,16 @@ pub(crate) async fn delete(conn: &mut SqliteConnection, tenant: &TenantId, path_
     Ok(deleted.rows_affected() > 0)
 }
 
+pub(crate) async fn delete_expired(conn: &mut SqliteConnection, key: PathKey, now: Timestamp) -> Result<bool, Fault> {
+    let deleted =
+        sqlx::query("UPDATE webhook_path SET removed = 1 WHERE key = ?1 AND removed = 0 AND expires_at <= ?2")
+            .bind(key.as_uuid())
+            .bind(now.as_millis())
+            .execute(conn)
+            .await?;
+    Ok(deleted.rows_affected() > 0)
+}
+
 pub(crate) async fn find(conn: &mut SqliteConnection, path_id: &PathId) -> Result<Option<PathRecord>, Fault> {
     let found = sqlx::query("SELECT * FROM webhook_path WHERE path_id = ?1 AND removed = 0")
         .bind(path_id.as_str())

@@ -10,6 +10,7 @@ use webhook_core::{Conflict, Emitted, Error, Generation, Prepared, StoreError, T
 
 use crate::error::Fault;
 use crate::lock::FileLock;
+use crate::search::Searches;
 use crate::writer::Writer;
 use crate::{MigrationStatus, OpenError, SqliteStoreOptions, delivery, event, schema, subscription};
 
@@ -18,6 +19,7 @@ use crate::{MigrationStatus, OpenError, SqliteStoreOptions, delivery, event, sch
 pub struct SqliteStore {
     pub(crate) writer: Arc<Writer>,
     readers: SqlitePool,
+    pub(crate) searches: Searches,
     leases_freed: Arc<AtomicBool>,
 }
 
@@ -47,6 +49,7 @@ impl SqliteStore {
         let (pool, connection) = options.readers();
         let store = Self {
             writer: Arc::new(writer),
+            searches: Searches::new(pool.get_max_connections()),
             readers: pool.connect_lazy_with(connection),
             leases_freed: Arc::new(AtomicBool::new(false)),
         };

@@ -6,9 +6,12 @@ mod scene;
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use scene::{Scene, at, uuid};
 use tokio::time::Instant;
-use webhook_core::store::{CaptureStore, NewCapture, PageRequest, PathInserted, PathRecord};
+use webhook_core::store::{
+    CapturePruneRequest, CaptureStore, MaintenanceStore, NewCapture, PageRequest, PathInserted, PathRecord,
+};
 use webhook_core::{CaptureFilter, CaptureId, CapturedRequest, IncomingRequest, PathKey, TenantId, Timestamp};
 use webhook_store_sqlite::SqliteStore;
 
@@ -52,4 +55,66 @@ async fn asking_for_what_is_recent_costs_little_however_much_is_older() {
     let all = time(CaptureFilter::new().with_until(at(0)), 0).await;
     let recent = time(CaptureFilter::new().with_since(at(19_990)), 10).await;
     assert!(recent * 5 < all, "what is recent takes {recent:?}, all takes {all:?}");
+}
+
+#[tokio::test]
+async fn a_step_of_pruning_is_bounded_by_the_bytes_that_go() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (deleted, stays) = (create(&store, 1, "deleted", None).await, create(&store, 2, "stays", None).await);
+    for second in 0..3 {
+        let news = [arrived(&deleted, second, vec![b'x'; 25 << 20]), arrived(&stays, second + 3, vec![b'x'; 25 << 20])];
+        store.capture(at(second), &news).await.expect("it works");
+    }
+    store.delete_path(&deleted.tenant, &deleted.path_id).await.expect("it works");
+    let request = CapturePruneRequest { received_before: at(1_000), now: at(1_000), limit: 1_000 };
+    let mut steps = vec![(0, true)];
+    while let Some((_, true)) = steps.last() {
+        let step = store.prune_captured(request).await.expect("it works");
+        steps.push((step.requests, step.more));
+    }
+    assert_eq!(steps[1..], [(2, true), (1, true), (2, true), (1, false)]);
+    let (_, usage) = store.path(&stays.tenant, &stays.path_id).await.expect("it works").expect("it is there");
+    assert_eq!((usage.requests, usage.bytes), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_searches_wait_for_each_other_and_nobody_else_waits_for_them() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let path = create(&store, 1, "p", None).await;
+    let body = |second| {
+        let mut body = vec![b'x'; 1 << 20];
+        body[0] = if second % 3 == 0 { b'!' } else { b'x' };
+        body
+    };
+    let news: Vec<_> = (0..6).map(|second| arrived(&path, second, body(second))).collect();
+    store.capture(at(6), &news).await.expect("it works");
+    // All readers are there before it is measured who waits for one.
+    join_all((0..8).map(|_| async { store.ping().await.expect("it works") })).await;
+    let began = Instant::now();
+    let searches = tokio::spawn({
+        let (store, path) = (store.clone(), path.clone());
+        async move {
+            let filter = CaptureFilter::new().with_text("!");
+            join_all((0..40).map(|_| async {
+                let page = PageRequest::offset(1, 0);
+                let page = store.list_captured(&path.tenant, &path.path_id, &filter, page, 10).await;
+                let page = page.expect("it waits its turn");
+                assert_eq!((page.items.len(), page.has_more, page.total), (1, true, Some(2)));
+                assert_eq!(page.items[0].request.body.len(), 10);
+            }))
+            .await;
+        }
+    });
+    let mut slowest = Duration::ZERO;
+    while !searches.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let asked = Instant::now();
+        store.ping().await.expect("it works");
+        slowest = slowest.max(asked.elapsed());
+    }
+    searches.await.expect("all of them end");
+    let whole = began.elapsed();
+    assert!(slowest * 4 < whole, "somebody waited {slowest:?} while others searched for {whole:?}");
 }

@@ -71,6 +71,16 @@ impl CaptureStore for JournalStore {
         })
     }
 
+    async fn delete_expired_path(&self, key: PathKey, now: Timestamp) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let expired = tx.tables.paths.get(&key).is_some_and(|row| row.record().has_expired(now));
+            if expired {
+                tx.put(Change::PathGone(key));
+            }
+            expired
+        })
+    }
+
     async fn find_path(&self, path_id: &PathId) -> Result<Option<PathRecord>, StoreError> {
         self.read(|tables| tables.path_named(path_id).map(PathRow::record))
     }

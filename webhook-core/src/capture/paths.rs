@@ -7,8 +7,7 @@ use super::{CapturePath, CustomResponse, PathDraft, PathId, PathSettings};
 use crate::context::Context;
 use crate::error::Conflict;
 use crate::store::{
-    CapturePruneRequest, CaptureStats, IdempotencyKey, KeyedAnswer, Page, PageRequest, PathInserted, PathRecord,
-    PathUpdated, PathUsage,
+    CaptureStats, IdempotencyKey, KeyedAnswer, Page, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage,
 };
 use crate::{CaptureId, Error, Invalid, PathKey, PathVersion, Sealed, SubscriptionId, TenantId, Timestamp, Webhooks};
 
@@ -161,7 +160,8 @@ impl Webhooks {
         Err(Conflict::Changed.into())
     }
 
-    /// Deletes a capture path and all its requests.
+    /// Deletes a capture path and all its requests: nobody finds them any more when this returns. What they take up is freed
+    /// at the next cleanup ([`Options::cleanup_interval`](crate::Options::cleanup_interval)).
     pub async fn delete_path(&self, tenant: &TenantId, path_id: &PathId) -> Result<(), Error> {
         let context = self.context();
         let (record, _) = self.path_record(tenant, path_id).await?;
@@ -169,8 +169,6 @@ impl Webhooks {
             return Err(no_path());
         }
         self.capturer().path_changed(path_id, record.key);
-        let request = CapturePruneRequest { received_before: Timestamp::EPOCH, now: context.now(), limit: AT_ONCE };
-        while context.store.prune_captured(request).await?.more {}
         Ok(())
     }
 
@@ -200,9 +198,11 @@ impl Webhooks {
             let outcome = store.insert_path(record, key).await?;
             let PathInserted::Taken = outcome else { return Ok(outcome) };
             match store.find_path(&record.path_id).await? {
+                // Its owner may extend it meanwhile, and then it stays.
                 Some(other) if other.has_expired(self.now()) => {
-                    store.delete_path(&other.tenant, &other.path_id).await?;
-                    self.capturer().path_changed(&other.path_id, other.key);
+                    if store.delete_expired_path(other.key, self.now()).await? {
+                        self.capturer().path_changed(&other.path_id, other.key);
+                    }
                 }
                 Some(_) => break,
                 None => {}

@@ -243,6 +243,15 @@ pub trait CaptureStore: Debug + Send + Sync + 'static {
     /// - Another tenant's path is not there to delete.
     async fn delete_path(&self, tenant: &TenantId, path_id: &PathId) -> Result<bool, StoreError>;
 
+    /// Deletes the path with that key, of whatever tenant, with its requests, if it has expired by `now`. False when it has
+    /// not, or is gone: for making room where its name is wanted.
+    ///
+    /// # Contract
+    ///
+    /// - A path that was given a later end stays, and so does another one that has the name by now.
+    /// - Neither it nor its requests are found from then on, and its name is free.
+    async fn delete_expired_path(&self, key: PathKey, now: Timestamp) -> Result<bool, StoreError>;
+
     /// The path of this name, of whatever tenant: for capturing, where the name yields the tenant.
     ///
     /// # Contract

@@ -125,6 +125,12 @@ impl CaptureStore for MemoryStore {
         Ok(key.and_then(|key| captures.remove(key)).is_some())
     }
 
+    async fn delete_expired_path(&self, key: PathKey, now: Timestamp) -> Result<bool, StoreError> {
+        let captures = &mut self.state().captures;
+        let expired = captures.paths.get(&key).is_some_and(|row| row.record.has_expired(now));
+        Ok(expired && captures.remove(key).is_some())
+    }
+
     async fn find_path(&self, path_id: &PathId) -> Result<Option<PathRecord>, StoreError> {
         let captures = &self.state().captures;
         let row = captures.names.get(path_id).and_then(|key| captures.paths.get(key));

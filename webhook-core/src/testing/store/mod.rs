@@ -151,6 +151,7 @@ macro_rules! store_conformance {
                 an_updated_path_has_the_next_version_and_what_was_given
                 a_path_of_another_version_or_tenant_or_deleted_is_not_updated
                 a_deleted_path_is_gone_with_its_requests_and_its_name_is_free
+                an_expired_path_is_deleted_by_its_key_and_only_while_it_is_expired
                 a_path_is_found_by_its_name_alone_also_when_it_has_expired
                 paths_of_other_tenants_are_unknown
                 pages_of_paths_show_each_once_but_not_the_expired

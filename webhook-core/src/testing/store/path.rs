@@ -150,6 +150,32 @@ pub async fn a_deleted_path_is_gone_with_its_requests_and_its_name_is_free(scene
     assert_eq!(scene.bodies(&again).await, ["second life"]);
 }
 
+pub async fn an_expired_path_is_deleted_by_its_key_and_only_while_it_is_expired(scene: Scene) {
+    let mut record = scene.path_of(&scene.tenant, "p", at(1));
+    record.expires_at = Some(at(10));
+    let mut record = scene.create(record).await;
+    let endless = scene.create(scene.path_of(&scene.tenant, "q", at(1))).await;
+    scene.capture_one(&record, at(2), b"first life").await;
+    let delete = async |key, second| scene.store.delete_expired_path(key, at(second)).await.expect("the store works");
+    assert!(!delete(record.key, 9).await, "not yet");
+    assert!(!delete(endless.key, 9_999).await, "it never ends");
+    assert!(!delete(PathKey::from_uuid(scene.uuid(at(1))), 9_999).await, "there is no such path");
+    record.expires_at = Some(at(20));
+    scene.store.update_path(&record).await.expect("the store works");
+    assert!(!delete(record.key, 10).await, "it has a later end");
+    assert_eq!(scene.bodies(&record).await, ["first life"]);
+    assert!(delete(record.key, 20).await);
+    assert!(!delete(record.key, 20).await, "once");
+    assert_eq!(scene.store.find_path(&record.path_id).await.expect("the store works"), None);
+    assert_eq!(scene.bodies(&record).await, [""; 0]);
+    let mut again = scene.path_of(&scene.stranger, "p", at(21));
+    again.expires_at = Some(at(22));
+    let again = scene.create(again).await;
+    assert!(!delete(record.key, 30).await, "the name is another path's");
+    assert_eq!(found(&scene, &again).await.map(|(record, _)| record), Some(again));
+    assert_eq!(found(&scene, &endless).await.map(|(record, _)| record), Some(endless));
+}
+
 pub async fn a_path_is_found_by_its_name_alone_also_when_it_has_expired(scene: Scene) {
     let mut record = scene.path_of(&scene.stranger, "theirs", at(1));
     record.expires_at = Some(at(2));

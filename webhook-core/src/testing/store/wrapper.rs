@@ -109,6 +109,7 @@ macro_rules! wrap_store {
             keyed_path(tenant: &TenantId, key: &IdempotencyKey, now: Timestamp) -> Option<PathInserted>;
             update_path(record: &PathRecord) -> PathUpdated;
             delete_path(tenant: &TenantId, path_id: &PathId) -> bool;
+            delete_expired_path(key: PathKey, now: Timestamp) -> bool;
             find_path(path_id: &PathId) -> Option<PathRecord>;
             path(tenant: &TenantId, path_id: &PathId) -> Option<(PathRecord, PathUsage)>;
             list_paths(tenant: &TenantId, now: Timestamp, page: PageRequest) -> Page<(PathRecord, PathUsage)>;
