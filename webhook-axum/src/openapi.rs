@@ -144,7 +144,7 @@ impl Modify for Problems {
                     (has_id || path == "/metrics", "404", "There is no such thing"),
                     (conflicts, "409", "It contradicts what is"),
                     (takes_body, "413", "The body is too large"),
-                    (capture, "408", "The body took too long to arrive"),
+                    (takes_body, "408", "The body took too long to arrive"),
                     (takes_json, "415", "The body is not JSON"),
                     (takes_query && !capture, "422", "Something given is not acceptable: `errors` names the fields"),
                     (true, "500", "Something went wrong"),

@@ -200,7 +200,8 @@ impl Webhooks {
             match store.find_path(&record.path_id).await? {
                 // Its owner may extend it meanwhile, and then it stays.
                 Some(other) if other.has_expired(self.now()) => {
-                    if store.delete_expired_path(other.key, self.now()).await? {
+                    let gone = store.delete_expired_path(other.key, self.now()).await?;
+                    if gone {
                         self.capturer().path_changed(&other.path_id, other.key);
                     }
                 }
