@@ -1,6 +1,6 @@
 //! What reading and pruning captured requests cost, and whom they keep waiting.
 
-#![expect(clippy::expect_used, reason = "a broken test panics")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken test panics")]
 
 mod scene;
 
