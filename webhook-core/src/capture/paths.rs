@@ -197,16 +197,13 @@ impl Webhooks {
         for _ in 0..TRIES {
             let outcome = store.insert_path(record, key).await?;
             let PathInserted::Taken = outcome else { return Ok(outcome) };
-            match store.find_path(&record.path_id).await? {
-                // Its owner may extend it meanwhile, and then it stays.
-                Some(other) if other.has_expired(self.now()) => {
-                    let gone = store.delete_expired_path(other.key, self.now()).await?;
-                    if gone {
-                        self.capturer().path_changed(&other.path_id, other.key);
-                    }
-                }
-                Some(_) => break,
-                None => {}
+            let Some(other) = store.find_path(&record.path_id).await? else { continue };
+            if !other.has_expired(self.now()) {
+                break;
+            }
+            // Its owner may extend it meanwhile, and then it stays.
+            if store.delete_expired_path(other.key, self.now()).await? {
+                self.capturer().path_changed(&other.path_id, other.key);
             }
         }
         Ok(PathInserted::Taken)
