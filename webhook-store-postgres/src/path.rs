@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use webhook_core::store::{
-    CaptureStats, IdempotencyKey, KeyedAnswer, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated,
-    PathUsage, Position, StoredKey,
+    CaptureStats, IdempotencyKey, KeyedAnswer, PATH_METHODS, Page, PageRequest, PathInserted, PathRecord, PathState,
+    PathUpdated, PathUsage, Position, StoredKey,
 };
 use webhook_core::{PathId, PathKey, Sealed, TenantId, Timestamp};
 
@@ -215,10 +215,12 @@ pub(crate) async fn methods(
     let found = sqlx::query(
         "SELECT r.method, count(*) AS requests FROM webhook.path AS p
          JOIN webhook.captured_request AS r ON r.path_key = p.key
-         WHERE p.path_id = $1 AND p.tenant = $2 AND NOT p.removed GROUP BY r.method",
+         WHERE p.path_id = $1 AND p.tenant = $2 AND NOT p.removed GROUP BY r.method
+         ORDER BY requests DESC LIMIT $3",
     )
     .bind(path_id.as_str())
     .bind(tenant.as_str())
+    .bind(i64::try_from(PATH_METHODS).unwrap_or(i64::MAX))
     .persistent(conn.persistent)
     .fetch_all(&mut *conn.inner)
     .await?;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use webhook_core::store::{
-    CaptureStats, IdempotencyKey, KeyedAnswer, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated,
-    PathUsage, Position, StoredKey,
+    CaptureStats, IdempotencyKey, KeyedAnswer, PATH_METHODS, Page, PageRequest, PathInserted, PathRecord, PathState,
+    PathUpdated, PathUsage, Position, StoredKey,
 };
 use webhook_core::{PathId, PathKey, Sealed, TenantId, Timestamp};
 
@@ -199,10 +199,12 @@ pub(crate) async fn methods(
     let found = sqlx::query(
         "SELECT r.method, count(*) AS requests FROM webhook_path AS p
          CROSS JOIN webhook_captured_request AS r ON r.path_key = p.key
-         WHERE p.path_id = ?1 AND p.tenant = ?2 AND p.removed = 0 GROUP BY r.method",
+         WHERE p.path_id = ?1 AND p.tenant = ?2 AND p.removed = 0 GROUP BY r.method
+         ORDER BY requests DESC LIMIT ?3",
     )
     .bind(path_id.as_str())
     .bind(tenant.as_str())
+    .bind(rows::number(PATH_METHODS as u64))
     .fetch_all(conn)
     .await?;
     rows::all(&found, |row| Ok((row.try_get("method")?, rows::big_count(row, "requests")?)))

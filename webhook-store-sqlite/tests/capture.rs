@@ -116,5 +116,5 @@ async fn many_searches_wait_for_each_other_and_nobody_else_waits_for_them() {
     }
     searches.await.expect("all of them end");
     let whole = began.elapsed();
-    assert!(slowest * 4 < whole, "somebody waited {slowest:?} while others searched for {whole:?}");
+    assert!(slowest * 2 < whole, "somebody waited {slowest:?} while others searched for {whole:?}");
 }

@@ -1,12 +1,13 @@
 //! Capture paths and requests.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use webhook_core::store::{
     CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, IdempotencyKey,
-    KeyedAnswer, NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, ReadLimit,
-    StoredKey,
+    KeyedAnswer, NewCapture, PATH_METHODS, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated,
+    PathUsage, ReadLimit, StoredKey,
 };
 use webhook_core::{
     CaptureFilter, CaptureId, CapturedRequest, PathId, PathKey, Sealed, StoreError, TenantId, Timestamp,
@@ -107,7 +108,10 @@ impl CaptureStore for JournalStore {
             for row in tables.captured(tenant, path_id) {
                 *methods.entry(row.method.clone()).or_default() += 1;
             }
-            methods.into_iter().collect()
+            let mut counted: Vec<_> = methods.into_iter().collect();
+            counted.sort_by_key(|(_, requests)| Reverse(*requests));
+            counted.truncate(PATH_METHODS);
+            counted
         })
     }
 

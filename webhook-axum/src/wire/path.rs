@@ -89,7 +89,7 @@ pub(crate) struct PathStats {
     total_requests: u64,
     /// How many bytes of their bodies it holds.
     bytes: u64,
-    /// How many requests of each method it holds.
+    /// How many requests of each method it holds; of the 100 methods with the most.
     method_counts: BTreeMap<String, u64>,
     /// When it was created.
     created_at: Time,

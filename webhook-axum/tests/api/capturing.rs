@@ -58,6 +58,18 @@ async fn any_method_path_and_query_is_kept_as_it_was_sent() {
 }
 
 #[tokio::test]
+async fn a_method_of_any_name_but_not_of_any_length_is_kept() {
+    let host = Host::new();
+    let path = host.path(json!({})).await;
+    let uri = format!("/webhook/{path}");
+    let send = |length| host.send(incoming(&"M".repeat(length), &uri).body(Body::empty()).unwrap());
+    send(255).await.expect(200);
+    assert!(send(256).await.problem(422)["errors"]["method"].is_array());
+    let stats = host.get(&format!("/api/paths/{path}/stats")).await.expect(200);
+    assert_eq!(stats["method_counts"], json!({"M".repeat(255): 1}));
+}
+
+#[tokio::test]
 async fn headers_and_bodies_are_kept_to_the_byte() {
     let host = Host::new();
     let path = host.path(json!({})).await;

@@ -71,6 +71,9 @@ impl IncomingRequest {
 }
 
 impl IncomingRequest {
+    /// The longest method, in bytes: stores have it in an index, and people read it in figures.
+    pub const MAX_METHOD_BYTES: usize = 255;
+
     /// Not every store's texts can hold a NUL, and HTTP has none there.
     pub(super) fn check(&self) -> Result<(), Invalid> {
         let mut invalid = Invalid::new();
@@ -81,6 +84,9 @@ impl IncomingRequest {
             if text.contains('\0') {
                 invalid.push(field, "has a NUL");
             }
+        }
+        if self.method.len() > Self::MAX_METHOD_BYTES {
+            invalid.push("method", format!("at most {} bytes", Self::MAX_METHOD_BYTES));
         }
         invalid.into_result()
     }

@@ -195,6 +195,9 @@ pub struct CaptureStats {
     pub recent: Vec<CapturedRequest>,
 }
 
+/// So many methods of a path are counted at most.
+pub const PATH_METHODS: usize = 100;
+
 /// Keeps capture paths and what reached them.
 ///
 /// Paths are named by `path_id`, which is unique over all tenants. A path that was deleted is gone at once with all its
@@ -279,11 +282,12 @@ pub trait CaptureStore: Debug + Send + Sync + 'static {
         page: PageRequest,
     ) -> Result<Page<(PathRecord, PathUsage)>, StoreError>;
 
-    /// How many requests of each method a path holds, in any order.
+    /// How many requests of each method a path holds, in any order: of the [`PATH_METHODS`] with the most.
     ///
     /// # Contract
     ///
     /// - Methods are told apart by case. Another tenant's path holds none.
+    /// - Where there are more, those with the most requests count: whoever sends them makes methods up.
     async fn path_methods(&self, tenant: &TenantId, path_id: &PathId) -> Result<Vec<(String, u64)>, StoreError>;
 
     /// Keeps requests in one transaction; one outcome for each, in order.

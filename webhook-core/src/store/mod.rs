@@ -22,8 +22,8 @@ pub use accept::{
     NewDelivery, StoredKey,
 };
 pub use capture::{
-    CaptureOutcome, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, NewCapture, PathInserted,
-    PathRecord, PathUpdated, PathUsage, ReadLimit,
+    CaptureOutcome, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, NewCapture, PATH_METHODS,
+    PathInserted, PathRecord, PathUpdated, PathUsage, ReadLimit,
 };
 pub use capture_plan::{CapturePlan, Evicted, Eviction, PathState, PlannedCapture};
 pub use claim::{ClaimRequest, Claimed, Lease, LeaseToken, Release, Room};

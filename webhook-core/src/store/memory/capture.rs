@@ -12,8 +12,8 @@ use super::state::State;
 use crate::capture::{CaptureFilter, CapturedRequest, PathId};
 use crate::store::{
     CaptureOutcome, CapturePlan, CapturePruneRequest, CapturePruneStep, CaptureStats, CaptureStore, IdempotencyKey,
-    KeyedAnswer, NewCapture, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated, PathUsage, ReadLimit,
-    StoreError, StoredKey,
+    KeyedAnswer, NewCapture, PATH_METHODS, Page, PageRequest, PathInserted, PathRecord, PathState, PathUpdated,
+    PathUsage, ReadLimit, StoreError, StoredKey,
 };
 use crate::{CaptureId, PathKey, Sealed, TenantId, Timestamp};
 
@@ -160,7 +160,10 @@ impl CaptureStore for MemoryStore {
         for request in state.captures.path(tenant, path_id).into_iter().flat_map(|row| row.requests.values()) {
             *methods.entry(request.request.method.clone()).or_default() += 1;
         }
-        Ok(methods.into_iter().collect())
+        let mut counted: Vec<_> = methods.into_iter().collect();
+        counted.sort_by_key(|(_, requests)| Reverse(*requests));
+        counted.truncate(PATH_METHODS);
+        Ok(counted)
     }
 
     async fn capture(&self, now: Timestamp, requests: &[NewCapture]) -> Result<Vec<CaptureOutcome>, StoreError> {

@@ -156,6 +156,7 @@ macro_rules! store_conformance {
                 paths_of_other_tenants_are_unknown
                 pages_of_paths_show_each_once_but_not_the_expired
                 methods_are_counted_of_what_a_path_holds
+                of_methods_that_are_made_up_the_most_frequent_are_counted
             ]
             capture: [
                 a_captured_request_comes_back_byte_for_byte

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::scene::{Scene, at, key};
-use crate::capture::PathId;
-use crate::store::{KeyedAnswer, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage};
-use crate::{PathKey, PathVersion, Sealed, SubscriptionId};
+use crate::capture::{IncomingRequest, PathId};
+use crate::store::{KeyedAnswer, PATH_METHODS, PageRequest, PathInserted, PathRecord, PathUpdated, PathUsage};
+use crate::{CaptureId, PathKey, PathVersion, Sealed, SubscriptionId};
 
 async fn found(scene: &Scene, record: &PathRecord) -> Option<(PathRecord, PathUsage)> {
     scene.store.path(&record.tenant, &record.path_id).await.expect("the store works")
@@ -216,6 +216,22 @@ pub async fn pages_of_paths_show_each_once_but_not_the_expired(scene: Scene) {
     assert_eq!(list(100, PageRequest::after(4, expected[1].as_uuid())).await, (expected[2..].to_vec(), false, None));
     assert_eq!(list(100, PageRequest::offset(3, 2)).await, (expected[2..5].to_vec(), true, Some(6)));
     assert_eq!(list(100, PageRequest::offset(3, 9)).await, (Vec::new(), false, Some(6)));
+}
+
+pub async fn of_methods_that_are_made_up_the_most_frequent_are_counted(scene: Scene) {
+    let record = scene.create(scene.path_of(&scene.tenant, "p", at(1))).await;
+    for number in 0..=PATH_METHODS {
+        let mut request = scene.incoming(&record, at(2), b"");
+        request.request.request.method = format!("{number:0>length$}", length = IncomingRequest::MAX_METHOD_BYTES);
+        scene.capture(at(2), request.clone()).await;
+        if number > 0 {
+            request.request.id = CaptureId::from_uuid(scene.uuid(at(3)));
+            scene.capture(at(3), request).await;
+        }
+    }
+    let counted = scene.store.path_methods(&scene.tenant, &record.path_id).await.expect("the store works");
+    assert_eq!(counted.len(), PATH_METHODS);
+    assert!(counted.iter().all(|(_, requests)| *requests == 2), "{counted:?}");
 }
 
 pub async fn methods_are_counted_of_what_a_path_holds(scene: Scene) {
