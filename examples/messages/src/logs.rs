@@ -7,7 +7,6 @@ use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -26,7 +25,9 @@ pub(crate) fn start(level: Level) -> Result<(), TryInitError> {
         .log_internal_errors(false)
         .with_ansi(false)
         .event_format(Json);
-    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
+    // One filter for all: a filter of the writer alone loses an event after each one that somebody asked about and then
+    // did not write, as sqlx does.
+    tracing_subscriber::registry().with(filter).with(lines).try_init()
 }
 
 /// An error with everything below it, in one line.
@@ -63,7 +64,21 @@ where
         writer.write_char('{')?;
         for (index, (name, value)) in fields.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            write!(writer, "{comma}{}:{value}", Value::from(*name))?;
+            write!(writer, "{comma}{}:", Value::from(*name))?;
+            for part in value.to_string().chars() {
+                match part {
+                    // Terminals obey these, and strangers send them.
+                    '\u{7f}'..='\u{9f}'
+                    | '\u{61c}'
+                    | '\u{200e}'
+                    | '\u{200f}'
+                    | '\u{2028}'..='\u{202e}'
+                    | '\u{2066}'..='\u{2069}' => {
+                        write!(writer, "\\u{:04x}", u32::from(part))?;
+                    }
+                    part => writer.write_char(part)?,
+                }
+            }
         }
         writer.write_str("}\n")
     }

@@ -103,6 +103,8 @@ fn http(options: &ServeOptions) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
+        // Who has sent all of a request may close its half, and is answered all the same.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(CONNECTION_BUFFER);

@@ -44,6 +44,17 @@ async fn connections_that_the_network_forgot_hold_nobody_up_for_long() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
+/// PostgreSQL then says of each table that it is there, which nobody wants to read in the log.
+#[tokio::test]
+async fn started_again_on_a_database_it_logs_as_before() {
+    let server = postgres().await;
+    for _ in 0..2 {
+        // It waits for the line that says where the service listens.
+        let service = Service::start_on(tempfile::tempdir().unwrap(), Some(&server.url())).await;
+        service.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn the_log_says_why_the_database_cannot_be_used() {
     let server = postgres().await;

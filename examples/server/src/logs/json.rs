@@ -29,7 +29,21 @@ where
         writer.write_char('{')?;
         for (index, (name, value)) in fields.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            write!(writer, "{comma}{}:{value}", Value::from(*name))?;
+            write!(writer, "{comma}{}:", Value::from(*name))?;
+            for part in value.to_string().chars() {
+                match part {
+                    // Terminals obey these, and strangers send them.
+                    '\u{7f}'..='\u{9f}'
+                    | '\u{61c}'
+                    | '\u{200e}'
+                    | '\u{200f}'
+                    | '\u{2028}'..='\u{202e}'
+                    | '\u{2066}'..='\u{2069}' => {
+                        write!(writer, "\\u{:04x}", u32::from(part))?;
+                    }
+                    part => writer.write_char(part)?,
+                }
+            }
         }
         writer.write_str("}\n")
     }

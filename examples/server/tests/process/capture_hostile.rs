@@ -386,3 +386,48 @@ async fn who_goes_away_in_the_middle_leaves_what_came_and_no_success() {
     }
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_sent_all_of_a_request_may_go_and_may_close_its_half() {
+    const EACH: usize = 50;
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]).await;
+    let mut client = server.client();
+    client.post("/api/paths", &json!({"path_id": "p"})).await.unwrap().expect(201);
+    for number in 0..2 * EACH {
+        let mut stream = TcpStream::connect(server.addr()).await.unwrap();
+        let request = format!("POST /webhook/p/{number} HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nall");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        if number % 2 == 0 {
+            stream.shutdown().await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{number}: {answer:?}");
+        }
+    }
+    let logs = crate::support::until("all are kept", async || {
+        let logs = client.get("/api/paths/p/logs?limit=1000").await.unwrap().expect(200);
+        (logs["data"].as_array().unwrap().len() == 2 * EACH).then_some(logs)
+    })
+    .await;
+    assert!(logs["data"].as_array().unwrap().iter().all(|log| log["body"] == "all" && log["response_status"] == 200));
+    server.stop().await;
+}
+
+/// A stranger's path is in the access log, and somebody's terminal shows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_terminal_would_obey_is_escaped_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]).await;
+    let mut stream = TcpStream::connect(server.addr()).await.unwrap();
+    let head = "GET /webhook/p/\u{9b}31m\u{202e}txt HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    let line = crate::support::until("it is logged", async || {
+        server.lines().all().into_iter().find(|line| line.contains("31m"))
+    })
+    .await;
+    assert!(line.is_ascii(), "{line:?}");
+    assert!(line.contains(r"\u009b31m\u202etxt"), "{line:?}");
+    server.stop().await;
+}
