@@ -72,10 +72,11 @@ async fn owner(state: &ApiState, id: SubscriptionId) -> Result<Option<(TenantId,
     }
 }
 
+/// Whoever sent it learns no more than that it was refused; the reason is in the log.
 fn verify(state: &ApiState, secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     verify_ingest(secret, headers, body, state.webhooks.now()).map_err(|error| {
         tracing::info!(%error, "an ingested request was refused");
-        Problem::unauthorized("invalid_signature", error.to_string())
+        Problem::unauthorized("invalid_signature", "the signature does not hold")
     })
 }
 

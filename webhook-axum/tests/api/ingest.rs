@@ -60,7 +60,9 @@ async fn a_signature_is_the_credential() {
         ("", vec![("X-Signature", "00")]),
         ("", vec![("X-Signature", signature.as_str())]),
     ] {
-        assert_eq!(ingest(&host, &id, key, &headers, b"other").await.problem(401)["code"], "invalid_signature");
+        let refused = ingest(&host, &id, key, &headers, b"other").await.problem(401);
+        assert_eq!(refused["code"], "invalid_signature");
+        assert_eq!(refused["detail"], "the signature does not hold", "the same for every reason");
     }
 }
 
