@@ -25,6 +25,9 @@ const REST: Duration = Duration::from_secs(1);
 /// The generic cell rate algorithm (ITU-T I.371), as [`LocalRateLimiter`] has it, in one script. While Redis does not
 /// answer, each process goes by a share of the rate: see [`RedisRateLimiter::with_processes`]. Around such a change, and
 /// each time Redis forgets its buckets, at most one more burst goes.
+///
+/// While only some processes are cut off from Redis, those that reach it have the whole rate there and each of the others has
+/// its share on top: with `k` of `n` cut off, up to `1 + k / n` times the rate.
 #[derive(Debug)]
 pub struct RedisRateLimiter {
     redis: Redis,

@@ -58,10 +58,10 @@ impl Message {
     }
 }
 
-/// In lower case, each character by itself: a sigma is written otherwise at the end of a word, and a part of a text may
-/// end where no word does.
+/// In lower case, each character by itself, and every sigma alike: it is written otherwise at the end of a word, and a part of
+/// a text may end where no word does.
 pub(crate) fn fold(text: &str) -> String {
-    text.chars().flat_map(char::to_lowercase).collect()
+    text.chars().flat_map(char::to_lowercase).map(|small| if small == 'ς' { 'σ' } else { small }).collect()
 }
 
 /// A point in time with its zone, which must be UTC.

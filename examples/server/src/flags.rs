@@ -78,7 +78,8 @@ pub(crate) struct Flags {
     pub(crate) redis_prefix: String,
 
     /// Processes that deliver at most: while Redis does not answer, each keeps to that fraction of every rate limit
-    #[arg(long, env = "RATE_LIMIT_PROCESSES", global = true, value_name = "COUNT", default_value_t = 4)]
+    #[arg(long, env = "RATE_LIMIT_PROCESSES", global = true, value_name = "COUNT", default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate_limit_processes: u32,
 
     /// What this process does
