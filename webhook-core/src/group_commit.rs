@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 
 /// So often a batch lets others in before it commits, at most.
 const PATIENCE: usize = 64;
+/// So many items are a batch: it waits for no others.
+const ENOUGH: usize = 64;
 
 type Commit<T, R> = dyn Fn(Vec<T>) -> Pin<Box<dyn Future<Output = Vec<R>> + Send>> + Send + Sync;
 
@@ -95,10 +97,14 @@ impl<T, R> Shared<T, R> {
     }
 
     /// Lets everybody go first who is ready to hand something in: callers that were just answered often are. Ends when
-    /// nobody came, so that a lone item waits for nothing.
+    /// nobody came, so that a lone item waits for nothing, or enough have come: with hundreds of tasks ready to run, each
+    /// turn of theirs takes a millisecond.
     async fn let_others_in(&self) {
         let mut waiting = self.state().waiting.len();
         for _ in 0..PATIENCE {
+            if waiting >= ENOUGH {
+                break;
+            }
             tokio::task::yield_now().await;
             let before = std::mem::replace(&mut waiting, self.state().waiting.len());
             if waiting == before {
