@@ -1,4 +1,4 @@
-//! The claim loop: asks for as many due deliveries as there are slots and room.
+//! The claim loop: asks for as many due deliveries as there are places and room.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{DeliveryId, Grant, Hint, RateLimit, StoreError, TargetId, Timestamp,
 
 /// Leases of one claim at most.
 const CLAIM: usize = 256;
-/// So many slots are waited for while there is more to claim, and so long.
+/// So many places are waited for while there is more to claim, and so long.
 const HANDFUL: usize = 64;
 const HANDFUL_WAIT: Duration = Duration::from_millis(5);
 /// While a walk over the targets is under way, it goes on this often though nothing was found.
@@ -55,12 +55,12 @@ impl Worker {
             pause: FIRST_PAUSE,
         };
         loop {
-            let slots = tokio::select! {
+            let places = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                slots = self.free_slots(progress.more) => slots,
+                places = self.free_places(progress.more) => places,
             };
-            let wait = match self.claim_once(slots, &mut progress).await {
+            let wait = match self.claim_once(places, &mut progress).await {
                 Ok(wait) => {
                     if progress.pause != FIRST_PAUSE {
                         tracing::info!("the store answers again");
@@ -86,34 +86,34 @@ impl Worker {
         }
     }
 
-    /// All free slots up to the size of a claim; waits for the first. While there is more to claim than slots, it waits
-    /// a moment for a handful: a claim for each slot that frees up would be dear.
-    async fn free_slots(&self, more: bool) -> Vec<OwnedSemaphorePermit> {
-        let mut slots = Vec::new();
+    /// All free places up to the size of a claim; waits for the first. While there is more to claim than places, it waits
+    /// a moment for a handful: a claim for each place that frees up would be dear.
+    async fn free_places(&self, more: bool) -> Vec<OwnedSemaphorePermit> {
+        let mut places = Vec::new();
         if more {
             let handful = u32::try_from((self.context.options.concurrency / 8).clamp(1, HANDFUL)).unwrap_or(1);
-            let waiting = Arc::clone(&self.slots).acquire_many_owned(handful);
+            let waiting = Arc::clone(&self.places).acquire_many_owned(handful);
             if let Ok(Ok(mut permits)) = tokio::time::timeout(HANDFUL_WAIT, waiting).await {
-                slots.extend(std::iter::from_fn(|| permits.split(1)));
+                places.extend(std::iter::from_fn(|| permits.split(1)));
             }
         }
-        if slots.is_empty()
-            && let Ok(first) = Arc::clone(&self.slots).acquire_owned().await
+        if places.is_empty()
+            && let Ok(first) = Arc::clone(&self.places).acquire_owned().await
         {
-            slots.push(first);
+            places.push(first);
         }
-        while slots.len() < CLAIM
-            && let Ok(next) = Arc::clone(&self.slots).try_acquire_owned()
+        while places.len() < CLAIM
+            && let Ok(next) = Arc::clone(&self.places).try_acquire_owned()
         {
-            slots.push(next);
+            places.push(next);
         }
-        slots
+        places
     }
 
     /// Claims what is due; how long to wait before the next claim, none when there may be more at once.
     async fn claim_once(
         &self,
-        slots: Vec<OwnedSemaphorePermit>,
+        places: Vec<OwnedSemaphorePermit>,
         progress: &mut Progress,
     ) -> Result<Option<Duration>, StoreError> {
         let now = self.context.now();
@@ -124,7 +124,7 @@ impl Worker {
         progress.more = false;
         let mut room = self.admission.room(now);
         let tokens = self.take_tokens(now, &mut room).await;
-        let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let limit = u32::try_from(places.len()).unwrap_or(u32::MAX);
         // What waits for tokens waits in the store.
         progress.behind |= !tokens.is_empty();
         let claimed = self.claim_from_somewhere(now, limit, &room, progress).await;
@@ -142,7 +142,7 @@ impl Worker {
         }
         crate::metrics::claimed(claimed.leases.len(), claimed.lost, claimed.exhausted);
         let found = claimed.leases.len();
-        self.dispatch(claimed.leases, slots, &tokens, &counts).await;
+        self.dispatch(claimed.leases, places, &tokens, &counts).await;
         self.admission.claimed(&counts, &room);
         self.return_tokens(now, tokens, &counts).await;
         for due in [claimed.next_due, self.admission.next_opening(now)].into_iter().flatten() {
@@ -150,7 +150,7 @@ impl Worker {
         }
         progress.cursor = claimed.cursor;
         progress.poll_at = now + self.context.options.poll_interval;
-        // Fewer than there are slots may be a share of each target: only an empty claim says that nothing is left.
+        // Fewer than there are places may be a share of each target: only an empty claim says that nothing is left.
         progress.more |= found > 0;
         Ok(match progress.cursor {
             _ if progress.more => None,

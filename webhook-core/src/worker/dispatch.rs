@@ -34,7 +34,7 @@ impl Payload {
 struct Ready {
     lease: Lease,
     target: Arc<LiveTarget>,
-    slot: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
     seat: Seat,
 }
 
@@ -49,7 +49,7 @@ impl Worker {
     pub(super) async fn dispatch(
         &self,
         leases: Vec<Lease>,
-        slots: Vec<OwnedSemaphorePermit>,
+        places: Vec<OwnedSemaphorePermit>,
         tokens: &BTreeMap<TargetId, (RateLimit, u32)>,
         counts: &BTreeMap<TargetId, u32>,
     ) {
@@ -68,7 +68,7 @@ impl Worker {
         let leases = self.within_limits(leases, &targets, tokens, counts).await;
         let now = self.context.now();
         let mut ready = Vec::with_capacity(leases.len());
-        for (lease, slot) in leases.into_iter().zip(slots) {
+        for (lease, place) in leases.into_iter().zip(places) {
             let target = match &lease.target {
                 Target::Subscription(_) => targets.get(&lease.target.id()).cloned(),
                 // Deliveries with the same key share limits, but each has a target of its own.
@@ -78,11 +78,11 @@ impl Worker {
                 Some(Ok(target)) => match self.admission.take(lease.target.id(), target.max_in_flight, now) {
                     Some(seat) => {
                         self.admission.set_limit(lease.target.id(), target.rate_limit);
-                        ready.push(Ready { lease, target, slot, seat });
+                        ready.push(Ready { lease, target, place, seat });
                     }
                     None => self.give_back(vec![release(&lease, now)]),
                 },
-                Some(Err(error)) => self.not_usable(lease, slot, &error),
+                Some(Err(error)) => self.not_usable(lease, place, &error),
                 None => self.give_back(vec![release(&lease, now + self.context.options.poll_interval)]),
             }
         }
@@ -253,33 +253,42 @@ impl Worker {
                 self.give_back(items.iter().map(|ready| release(&ready.lease, due)).collect());
                 continue;
             };
-            for Ready { lease, target, slot, seat } in items {
-                self.spawn(lease, target, Arc::clone(&payload), slot, seat);
+            for Ready { lease, target, place, seat } in items {
+                self.spawn(lease, target, Arc::clone(&payload), (place, None), seat);
             }
         }
     }
 
-    /// Starts one delivery's attempt in a task of its own.
+    /// Starts one delivery's attempt in a task of its own, as soon as there is a slot for it.
     pub(super) fn spawn(
         &self,
         lease: Lease,
         target: Arc<LiveTarget>,
         payload: Arc<Payload>,
-        slot: OwnedSemaphorePermit,
+        (place, slot): (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
         seat: Seat,
     ) {
         let Some(worker) = self.itself.upgrade() else { return };
         self.held().insert(lease.delivery, lease.token);
         self.tasks.spawn(async move {
-            worker.deliver(lease, &target, payload, seat, worker.abort()).await;
+            let abort = worker.abort();
+            let slot = match slot {
+                Some(slot) => Ok(slot),
+                None => tokio::select! {
+                    biased;
+                    () = abort.cancelled() => return,
+                    slot = Arc::clone(&worker.slots).acquire_owned() => slot,
+                },
+            };
+            worker.deliver(lease, &target, payload, seat, abort).await;
             // Not before the result is recorded: what a kill makes come twice is no more than there are slots.
-            drop(slot);
+            drop((slot, place));
         });
     }
 
     /// A delivery whose target cannot be read: what somebody can mend is looked at again later, anything else ends, so
     /// that it does not come back for ever.
-    fn not_usable(&self, lease: Lease, slot: OwnedSemaphorePermit, error: &Unusable) {
+    fn not_usable(&self, lease: Lease, place: OwnedSemaphorePermit, error: &Unusable) {
         tracing::error!(delivery = %lease.delivery, %error, "a delivery's target cannot be used");
         if error.can_be_mended() {
             return self.give_back(vec![release(&lease, self.context.now() + UNUSABLE_DELAY)]);
@@ -289,7 +298,7 @@ impl Worker {
         let outcome = Outcome::new(lease.tenant, lease.delivery, lease.token, step);
         self.tasks.spawn(async move {
             worker.recorder.record(outcome, lease.until, &worker.abort()).await;
-            drop(slot);
+            drop(place);
         });
     }
 

@@ -35,6 +35,10 @@ use crate::{DeliveryId, Generation, Hint, QueueError, Target, TargetId, Timestam
 /// One part in so many of the slots is kept from deliveries of new events: what waits needs room too.
 const KEPT_FOR_CLAIMS: usize = 8;
 
+/// One part in so many more is leased than there are slots, and waits here for one: nobody attempts it twice when the
+/// process is killed, and no slot waits for a claim.
+const LEASED_AHEAD: usize = 2;
+
 /// A store that does not answer is waited for no longer than this at each step of stopping.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -49,6 +53,9 @@ pub(crate) struct Worker {
     alarm: Arc<Alarm>,
     /// None when the store is the queue.
     hints: Option<Arc<Hints>>,
+    /// One for each lease that is held here, [`LEASED_AHEAD`] more than there are slots.
+    places: Arc<Semaphore>,
+    /// One for each attempt at once.
     slots: Arc<Semaphore>,
     /// In KiB, so that it fits a semaphore's 32-bit requests.
     payload_budget: Arc<Semaphore>,
@@ -68,6 +75,7 @@ pub(crate) struct Reserved {
     /// Which delivery of the event it is.
     delivery: usize,
     version: Generation,
+    place: OwnedSemaphorePermit,
     slot: OwnedSemaphorePermit,
     seat: Seat,
     /// What was taken of the payload budget, with the first delivery of an event.
@@ -80,6 +88,7 @@ impl Worker {
     pub(crate) fn new(context: Arc<Context>, indexes: Arc<Indexes>) -> Arc<Self> {
         let options = &context.options;
         let slots = Arc::new(Semaphore::new(options.concurrency));
+        let places = Arc::new(Semaphore::new(options.concurrency + options.concurrency / LEASED_AHEAD));
         let payload_budget = Arc::new(Semaphore::new((options.payload_budget / 1024).max(1)));
         let alarm = Arc::new(Alarm::default());
         let admission = Arc::new(Admission::new(options, Arc::clone(&alarm)));
@@ -93,6 +102,7 @@ impl Worker {
             admission,
             alarm,
             hints,
+            places,
             slots,
             payload_budget,
             running: AtomicBool::new(false),
@@ -175,10 +185,11 @@ impl Worker {
             } else {
                 None
             };
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
             let Some(seat) = self.admission.sit(new.target.id(), target.max_in_flight, now) else { return };
             new.lease = Some(grant);
-            reserved.push(Reserved { item, delivery, version, slot, seat, budget, _task: task.clone() });
+            reserved.push(Reserved { item, delivery, version, place, slot, seat, budget, _task: task.clone() });
         });
         reserved
     }
@@ -197,7 +208,10 @@ impl Worker {
             lease.version = reserved.version;
             lease.payload_bytes = u32::try_from(event.payload.len()).unwrap_or(u32::MAX);
             match self.targets.get(&self.context, *id, reserved.version) {
-                Some(target) => self.spawn(lease, target, Arc::clone(&payload), reserved.slot, reserved.seat),
+                Some(target) => {
+                    let (place, slot) = (reserved.place, Some(reserved.slot));
+                    self.spawn(lease, target, Arc::clone(&payload), (place, slot), reserved.seat);
+                }
                 // It fell out of the cache while the event was committed.
                 None => self.give_back(vec![release(&lease, self.context.now())]),
             }
