@@ -62,6 +62,11 @@ impl Context {
     pub(crate) fn new_id(&self) -> Uuid {
         self.ids.next()
     }
+
+    /// Ids of what belongs together: a store may keep those of one run in one place.
+    pub(crate) fn new_ids(&self) -> impl Iterator<Item = Uuid> {
+        self.ids.runs()
+    }
 }
 
 async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {

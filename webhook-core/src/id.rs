@@ -217,7 +217,16 @@ impl Ids {
         bytes[8] = 0x80 | (bytes[8] & 0x3f);
         Uuid::from_bytes(bytes)
     }
+
+    /// Ids in runs: up to [`RUN`] follow each other without a gap, and differ in their last six bits only.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Uuid> {
+        std::iter::repeat_with(|| self.next().as_u128() & !(RUN - 1))
+            .flat_map(|first| (first..first + RUN).map(Uuid::from_u128))
+    }
 }
+
+/// Length of a run of ids.
+const RUN: u128 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -234,6 +243,16 @@ mod tests {
             assert_eq!(next.get_version_num(), 7);
             last = next;
         }
+    }
+
+    #[test]
+    fn ids_in_runs_grow_too_and_stay_version_7() {
+        let ids = Ids::new(Arc::new(SystemClock), Arc::new(OsEntropy));
+        let all: Vec<_> = ids.runs().take(200).collect();
+        assert!(all.is_sorted() && all.iter().all(|id| id.get_version_num() == 7));
+        let run: Vec<_> = all.chunk_by(|a, b| a.as_u128() >> 6 == b.as_u128() >> 6).map(<[_]>::len).collect();
+        assert_eq!(run, [64, 64, 64, 8]);
+        assert!(ids.next() > all[199]);
     }
 
     #[test]

@@ -145,10 +145,10 @@ impl Prepared {
 }
 
 fn new_deliveries(context: &Context, subscriptions: &[(SubscriptionId, Generation)]) -> Vec<NewDelivery> {
-    let new = |(id, _): &(SubscriptionId, Generation)| {
-        NewDelivery::new(DeliveryId::from_uuid(context.new_id()), Target::Subscription(*id))
+    let new = |(id, (subscription, _)): (uuid::Uuid, &(SubscriptionId, Generation))| {
+        NewDelivery::new(DeliveryId::from_uuid(id), Target::Subscription(*subscription))
     };
-    subscriptions.iter().map(new).collect()
+    context.new_ids().zip(subscriptions).map(new).collect()
 }
 
 /// The caller's own id of an event, as a key.
