@@ -66,8 +66,11 @@ impl EventStore for JournalStore {
 }
 
 impl Transaction<'_> {
-    /// Puts an event with its deliveries.
+    /// Puts an event with its deliveries, unless it is there: a caller that asks again brings the same ids.
     pub(crate) fn insert_event(&mut self, item: &AcceptItem) {
+        if self.tables.events.contains_key(&item.event.id) {
+            return;
+        }
         let (event, given) = (&item.event, u32::try_from(item.deliveries.len()).unwrap_or(u32::MAX));
         self.put(Change::Event(EventRow::new(event, given)));
         for new in &item.deliveries {

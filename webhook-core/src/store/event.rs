@@ -30,6 +30,8 @@ pub trait EventStore: Debug + Send + Sync + 'static {
     ///   subscription change waits for, or is seen by, every accept that runs beside it.
     /// - Keys are decided as [`super::AcceptPlan`] does, also between units of one call and between calls at the
     ///   same time, and are written in the same transaction.
+    /// - An event that is there already, by its id, is answered as created, and nothing changes: who asks again after an
+    ///   unknown outcome brings the same ids.
     /// - Payload bytes come back as they were given, whatever they are (I9).
     /// - Deliveries are due at the event's `created_at`, unless they are leased from the start.
     async fn accept(&self, now: Timestamp, units: &[AcceptUnit]) -> Result<Vec<AcceptOutcome>, StoreError>;

@@ -12,13 +12,13 @@ use super::Scene;
 use super::model::{Model, Row, time};
 use super::scene::{LEASE, key};
 use crate::store::{
-    AcceptItem, AcceptOutcome, AcceptUnit, CancelOutcome, ClaimRequest, Claimed, DeliveryFilter, ItemOutcome, Lease,
-    LeaseGrant, LeaseToken, NextStep, Page, PageRequest, PruneRequest, Release, RetryOutcome, Room, TargetEffect,
-    Updated,
+    AcceptItem, AcceptOutcome, AcceptUnit, AddedDelivery, CancelOutcome, ClaimRequest, Claimed, DeliveryFilter,
+    ItemOutcome, Lease, LeaseGrant, LeaseToken, NextStep, Outcome, Page, PageRequest, PruneRequest, Recorded, Release,
+    RetryOutcome, Room, TargetEffect, Updated,
 };
 use crate::{
-    Delivery, DeliveryId, DeliveryState, DisabledReason, Generation, Reason, Store, SubscriptionRecord, TargetId,
-    Timestamp,
+    Delivery, DeliveryId, DeliveryState, DisabledReason, EventId, Generation, Reason, Store, SubscriptionId,
+    SubscriptionRecord, TargetId, Timestamp,
 };
 
 /// Expands to one `#[test]` that takes random courses of calls on a [`Store`](crate::Store) and holds it against a small
@@ -47,11 +47,13 @@ where
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = courses;
     }
-    let course = proptest::collection::vec(step(), 1..120);
-    let outcome = TestRunner::new(config).run(&course, |steps| {
+    // Some tenants have few subscriptions, and some so many that the deliveries of an event take more than one run of ids.
+    let subscriptions = prop_oneof![4 => 1..4_usize, 3 => 4..16_usize, 1 => 60..72_usize];
+    let course = (subscriptions, proptest::collection::vec(step(), 1..120));
+    let outcome = TestRunner::new(config).run(&course, |(subscriptions, steps)| {
         super::super::run_case(async {
             let (store, guard) = factory().await;
-            Course::new(store).take(steps).await;
+            Course::new(store).take(subscriptions, steps).await;
             drop(guard);
         });
         Ok(())
@@ -68,16 +70,37 @@ enum Step {
     Subscribe,
     Switch { subscription: usize, disabled: bool, stale: bool },
     Unsubscribe { subscription: usize },
-    Emit { to: Vec<usize>, key: Option<(u8, u8)>, stale: bool, leased: bool },
-    Claim { limit: u32, room: u32 },
-    ClaimThese(Vec<usize>),
-    ClaimAll,
-    Record { lease: usize, next: Next, effect: Effect },
-    Release { lease: usize, later: u64 },
+    Emit { to: To, key: Option<(u8, u8)>, stale: bool, leased: Leased, scattered: bool },
+    EmitAgain { event: usize, beside: bool },
+    Claim { limit: u32, room: u32, without: Vec<usize>, goes_on: bool },
+    ClaimThese { deliveries: Vec<usize>, limit: u32 },
+    ClaimAll { limit: u32 },
+    Record { lease: usize, next: Next, effect: Effect, flaw: Flaw },
+    RecordMany(Vec<(usize, Next)>),
+    Release { leases: Vec<usize>, later: u64 },
+    Recover { subscription: usize, limit: u32 },
+    List { state: Option<usize>, subscription: Option<usize>, event: Option<usize>, since: Option<u64>, limit: u32 },
     Retry { delivery: usize },
     Cancel { delivery: usize },
     CancelOrphans,
     Prune { age: u64 },
+}
+
+/// Who an event goes to.
+#[derive(Clone, Debug)]
+enum To {
+    Some(Vec<usize>),
+    AllBut(Vec<usize>),
+}
+
+/// Which deliveries are leased from the start.
+#[derive(Clone, Copy, Debug)]
+enum Leased {
+    None,
+    /// All with one token, but for every so manieth.
+    Together(usize),
+    /// Each with its own.
+    Alone,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +108,16 @@ enum Next {
     Retry(u64),
     Deliver,
     Exhaust,
+    /// It ends without an attempt.
+    GiveUp,
+}
+
+/// What is wrong with an outcome.
+#[derive(Clone, Copy, Debug)]
+enum Flaw {
+    None,
+    Token,
+    Tenant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +130,20 @@ enum Effect {
 
 fn step() -> impl Strategy<Value = Step> {
     let any = || 0..64_usize;
-    let next = prop_oneof![3 => (0..20_u64).prop_map(Next::Retry), 2 => Just(Next::Deliver), 1 => Just(Next::Exhaust)];
+    let next = || {
+        prop_oneof![
+            3 => (0..20_u64).prop_map(Next::Retry),
+            3 => Just(Next::Deliver),
+            1 => Just(Next::Exhaust),
+            1 => Just(Next::GiveUp),
+        ]
+    };
+    let some = |most| proptest::collection::vec(any(), 0..most);
+    let to = prop_oneof![3 => some(4).prop_map(To::Some), 2 => some(20).prop_map(To::Some), 3 => some(4).prop_map(To::AllBut)];
+    let leased =
+        prop_oneof![4 => Just(Leased::None), 2 => (1..9_usize).prop_map(Leased::Together), 1 => Just(Leased::Alone)];
+    let limit = || prop_oneof![4 => 1..8_u32, 1 => Just(64_u32), 1 => Just(200_u32)];
+    let flaw = prop_oneof![8 => Just(Flaw::None), 1 => Just(Flaw::Token), 1 => Just(Flaw::Tenant)];
     let effect = prop_oneof![
         4 => Just(Effect::None),
         2 => (0..40_u64).prop_map(Effect::Pause),
@@ -111,17 +157,32 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(subscription, disabled, stale)| Step::Switch { subscription, disabled, stale }),
         1 => any().prop_map(|subscription| Step::Unsubscribe { subscription }),
         6 => (
-            proptest::collection::vec(any(), 0..4),
-            proptest::option::weighted(0.4, (0..3_u8, 0..2_u8)),
+            to,
+            proptest::option::weighted(0.3, (0..3_u8, 0..2_u8)),
             proptest::bool::weighted(0.15),
-            proptest::bool::weighted(0.3),
+            leased,
+            proptest::bool::weighted(0.2),
         )
-            .prop_map(|(to, key, stale, leased)| Step::Emit { to, key, stale, leased }),
-        4 => (1..6_u32, 1..3_u32).prop_map(|(limit, room)| Step::Claim { limit, room }),
-        2 => proptest::collection::vec(any(), 0..5).prop_map(Step::ClaimThese),
-        2 => Just(Step::ClaimAll),
-        8 => (any(), next, effect).prop_map(|(lease, next, effect)| Step::Record { lease, next, effect }),
-        2 => (any(), 0..20_u64).prop_map(|(lease, later)| Step::Release { lease, later }),
+            .prop_map(|(to, key, stale, leased, scattered)| Step::Emit { to, key, stale, leased, scattered }),
+        2 => (any(), proptest::bool::ANY).prop_map(|(event, beside)| Step::EmitAgain { event, beside }),
+        5 => (limit(), 1..3_u32, some(6), proptest::bool::ANY)
+            .prop_map(|(limit, room, without, goes_on)| Step::Claim { limit, room, without, goes_on }),
+        2 => (some(9), prop_oneof![1 => 1..4_u32, 3 => Just(100_u32)])
+            .prop_map(|(deliveries, limit)| Step::ClaimThese { deliveries, limit }),
+        2 => limit().prop_map(|limit| Step::ClaimAll { limit }),
+        6 => (any(), next(), effect, flaw)
+            .prop_map(|(lease, next, effect, flaw)| Step::Record { lease, next, effect, flaw }),
+        4 => proptest::collection::vec((any(), next()), 0..40).prop_map(Step::RecordMany),
+        2 => (some(6), 0..20_u64).prop_map(|(leases, later)| Step::Release { leases, later }),
+        2 => (any(), 1..9_u32).prop_map(|(subscription, limit)| Step::Recover { subscription, limit }),
+        2 => (
+            proptest::option::weighted(0.3, any()),
+            proptest::option::weighted(0.3, any()),
+            proptest::option::weighted(0.3, any()),
+            proptest::option::weighted(0.2, 0..60_u64),
+            prop_oneof![1..10_u32, Just(100_u32)],
+        )
+            .prop_map(|(state, subscription, event, since, limit)| Step::List { state, subscription, event, since, limit }),
         3 => any().prop_map(|delivery| Step::Retry { delivery }),
         1 => any().prop_map(|delivery| Step::Cancel { delivery }),
         1 => Just(Step::CancelOrphans),
@@ -136,6 +197,10 @@ struct Course {
     seconds: u64,
     /// All that were ever given, the newest last.
     leases: Vec<Lease>,
+    /// Where the last claim stopped.
+    cursor: Option<TargetId>,
+    /// What was accepted without a key.
+    accepted: Vec<AcceptItem>,
 }
 
 /// The newest ones come first.
@@ -145,15 +210,18 @@ fn pick<T>(from: &[T], number: usize) -> Option<&T> {
 
 impl Course {
     fn new(store: Arc<dyn Store>) -> Self {
-        Self { scene: Scene::new(store), model: Model::default(), seconds: 0, leases: Vec::new() }
+        let (scene, model) = (Scene::new(store), Model::default());
+        Self { scene, model, seconds: 0, leases: Vec::new(), cursor: None, accepted: Vec::new() }
     }
 
     fn now(&self) -> Timestamp {
         time(self.seconds)
     }
 
-    async fn take(mut self, steps: Vec<Step>) {
-        self.subscribe().await;
+    async fn take(mut self, subscriptions: usize, steps: Vec<Step>) {
+        for _ in 0..subscriptions {
+            self.subscribe().await;
+        }
         for step in steps {
             self.step(step).await;
             self.compare().await;
@@ -164,7 +232,11 @@ impl Course {
             assert_eq!(numbers, (1..=row.attempts).collect::<Vec<_>>(), "the attempts of {id}");
         }
         let foreign = self.list(&self.scene.stranger).await;
-        assert!(foreign.items.is_empty(), "a stranger sees {foreign:?}");
+        assert!(foreign.is_empty(), "a stranger sees {foreign:?}");
+        self.count(None).await;
+        for record in self.model.subscriptions.iter().take(5) {
+            self.count(Some(record.id)).await;
+        }
     }
 
     async fn step(&mut self, step: Step) {
@@ -173,14 +245,35 @@ impl Course {
             Step::Subscribe => self.subscribe().await,
             Step::Switch { subscription, disabled, stale } => self.switch(subscription, disabled, stale).await,
             Step::Unsubscribe { subscription } => self.unsubscribe(subscription).await,
-            Step::Emit { to, key, stale, leased } => self.emit(&to, key, stale, leased).await,
-            Step::Claim { limit, room } => {
-                self.claim(limit, room, None).await;
+            Step::Emit { to, key, stale, leased, scattered } => {
+                let item = self.item(&to, leased, scattered);
+                self.emit(item, key, stale).await;
             }
-            Step::ClaimThese(numbers) => self.claim_these(&numbers).await,
-            Step::ClaimAll => self.claim_all().await,
-            Step::Record { lease, next, effect } => self.record(lease, next, effect).await,
-            Step::Release { lease, later } => self.release(lease, later).await,
+            Step::EmitAgain { event, beside } => self.emit_again(event, beside).await,
+            Step::Claim { limit, room, without, goes_on } => {
+                let mut room = Room::all(room);
+                let without = without.iter().filter_map(|number| pick(&self.model.subscriptions, *number));
+                room.of.extend(without.zip([0, 0, 0, 5, 200]).map(|(record, room)| (record.id.into(), room)));
+                let cursor = self.cursor.filter(|_| goes_on);
+                self.cursor = self.claim(limit, &room, cursor).await.cursor;
+            }
+            Step::ClaimThese { deliveries, limit } => self.claim_these(&deliveries, limit).await,
+            Step::ClaimAll { limit } => self.claim_all(limit).await,
+            Step::Record { lease, next, effect, flaw } => self.record(lease, next, effect, flaw).await,
+            Step::RecordMany(outcomes) => self.record_many(&outcomes).await,
+            Step::Release { leases, later } => self.release(&leases, later).await,
+            Step::Recover { subscription, limit } => self.recover(subscription, limit).await,
+            Step::List { state, subscription, event, since, limit } => {
+                let filter = DeliveryFilter {
+                    state: state.and_then(|number| pick(DeliveryState::ALL, number)).copied(),
+                    subscription: subscription
+                        .and_then(|number| pick(&self.model.subscriptions, number))
+                        .map(|record| record.id),
+                    event: event.and_then(|number| self.event(number)),
+                    since: since.map(|age| self.now() - Duration::from_secs(age)),
+                };
+                self.list_all(&filter, limit).await;
+            }
             Step::Retry { delivery } => self.retry(delivery).await,
             Step::Cancel { delivery } => self.cancel(delivery).await,
             Step::CancelOrphans => {
@@ -238,21 +331,37 @@ impl Course {
         self.model.deleted.push(record);
     }
 
-    async fn emit(&mut self, to: &[usize], named: Option<(u8, u8)>, stale: bool, leased: bool) {
+    /// An event to some of the subscriptions.
+    fn item(&self, to: &To, leased: Leased, scattered: bool) -> AcceptItem {
         let now = self.now();
-        let chosen: BTreeMap<_, SubscriptionRecord> = to
+        let (To::Some(numbers) | To::AllBut(numbers)) = to;
+        let named: BTreeMap<_, _> = numbers
             .iter()
             .filter_map(|number| pick(&self.model.subscriptions, *number))
             .map(|record| (record.id, record.clone()))
             .collect();
-        let event = self.scene.event(&self.scene.tenant, now);
-        let (id, until) = (event.id, now + Duration::from_secs(LEASE));
-        let mut deliveries: Vec<_> = chosen.values().map(|record| self.scene.to(record, now)).collect();
-        for new in deliveries.iter_mut().filter(|_| leased) {
-            new.lease = Some(LeaseGrant { token: self.scene.token(), until });
+        let mut chosen = self.model.subscriptions.clone();
+        chosen.retain(|record| named.contains_key(&record.id) == matches!(to, To::Some(_)));
+        let mut item = self.scene.item_to(&chosen, now);
+        if scattered {
+            let ids = self.scene.scattered(chosen.len(), now);
+            item.deliveries.iter_mut().zip(ids).for_each(|(new, id)| new.id = id);
         }
+        let (token, until) = (self.scene.token(), now + Duration::from_secs(LEASE));
+        for (number, new) in item.deliveries.iter_mut().enumerate() {
+            new.lease = match leased {
+                Leased::Together(but) if number % (but + 1) != but => Some(LeaseGrant { token, until }),
+                Leased::Alone => Some(LeaseGrant { token: self.scene.token(), until }),
+                _ => None,
+            };
+        }
+        item
+    }
+
+    async fn emit(&mut self, mut item: AcceptItem, named: Option<(u8, u8)>, stale: bool) {
+        let now = self.now();
+        let id = item.event.id;
         let expires_at = now + Duration::from_secs(100);
-        let mut item = AcceptItem::new(event, deliveries.clone());
         item.key = named.map(|(name, fingerprint)| {
             let mut key = key(&format!("key-{name}"), fingerprint);
             key.expires_at = expires_at;
@@ -260,7 +369,7 @@ impl Course {
         });
         let generation = self.model.generation;
         let generation = if stale { Generation::new(generation.get() + 7) } else { generation };
-        let unit = AcceptUnit::new(self.scene.tenant.clone(), generation, vec![item]);
+        let unit = AcceptUnit::new(self.scene.tenant.clone(), generation, vec![item.clone()]);
         let outcome = self.scene.accept_units(now, &[unit]).await.pop();
         let known = named.and_then(|(name, _)| self.model.keys.get(&name)).filter(|(_, _, end)| *end > now).copied();
         match (outcome, named, known) {
@@ -280,7 +389,16 @@ impl Course {
         if let Some((name, fingerprint)) = named {
             self.model.keys.insert(name, (fingerprint, id, expires_at));
         }
-        for new in &deliveries {
+        self.know(&item);
+        if named.is_none() {
+            self.accepted.push(item);
+        }
+    }
+
+    /// Takes an accepted event over into the model.
+    fn know(&mut self, item: &AcceptItem) {
+        let (id, now) = (item.event.id, item.event.created_at);
+        for new in &item.deliveries {
             let Some(subscription) = new.target.subscription() else { continue };
             let mut row = Row::new(id, subscription, now);
             if let Some(LeaseGrant { token, until }) = new.lease {
@@ -290,19 +408,43 @@ impl Course {
             }
             self.model.deliveries.insert(new.id, row);
         }
-        self.model.events.insert(id, (now, deliveries.iter().map(|new| new.id).collect()));
+        self.model.events.insert(id, (now, item.deliveries.iter().map(|new| new.id).collect()));
     }
 
-    async fn claim(&mut self, limit: u32, room: u32, cursor: Option<TargetId>) -> Claimed {
-        let (now, token, all) = (self.now(), self.scene.token(), Room::all(room));
-        let request = ClaimRequest::new(now, now + Duration::from_secs(LEASE), token, limit, &all).with_cursor(cursor);
+    /// Accepts an event once more, alone or beside a new one: the first answer may have been lost.
+    async fn emit_again(&mut self, number: usize, beside: bool) {
+        self.accepted.retain(|item| self.model.events.contains_key(&item.event.id));
+        let Some(again) = pick(&self.accepted, number).cloned() else { return };
+        let new = self.item(&To::AllBut(vec![number]), Leased::None, false);
+        let items = if beside { vec![again, new.clone()] } else { vec![again] };
+        let unit = AcceptUnit::new(self.scene.tenant.clone(), self.model.generation, items);
+        let outcome = self.scene.accept_units(self.now(), &[unit]).await.pop();
+        let Some(AcceptOutcome::Done(items)) = outcome else { panic!("accepting again gave {outcome:?}") };
+        assert!(items.iter().all(|item| matches!(item, ItemOutcome::Created(_))), "accepting again gave {items:?}");
+        if beside {
+            self.know(&new);
+            self.accepted.push(new);
+        }
+    }
+
+    fn event(&self, number: usize) -> Option<EventId> {
+        let known: Vec<_> = self.model.events.keys().copied().collect();
+        pick(&known, number).copied()
+    }
+
+    async fn claim(&mut self, limit: u32, room: &Room, cursor: Option<TargetId>) -> Claimed {
+        let (now, token) = (self.now(), self.scene.token());
+        let request = ClaimRequest::new(now, now + Duration::from_secs(LEASE), token, limit, room).with_cursor(cursor);
         let claimed = self.scene.claim_with(request).await;
         assert!(claimed.leases.len() <= limit as usize, "more leases than {limit}: {claimed:?}");
         let mut of_target: BTreeMap<TargetId, u32> = BTreeMap::new();
         for lease in &claimed.leases {
             *of_target.entry(lease.target.id()).or_default() += 1;
         }
-        assert!(of_target.values().all(|count| *count <= room), "more leases than there is room for: {claimed:?}");
+        assert!(
+            of_target.iter().all(|(target, count)| *count <= room.get(*target)),
+            "more leases than there is room for: {claimed:?}"
+        );
         self.follow(now, token, &claimed).await;
         claimed
     }
@@ -310,17 +452,19 @@ impl Course {
     /// Takes a claim over into the model. When exactly a store finds a lease lost that it gives to nobody is its own affair.
     async fn follow(&mut self, now: Timestamp, token: LeaseToken, claimed: &Claimed) {
         let leased: BTreeSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
-        let mut found_lost = Vec::new();
-        for (id, row) in &self.model.deliveries {
-            if row.is_lost(now) && !leased.contains(id) && !self.scene.delivery(*id).await.leased {
-                found_lost.push(*id);
-            }
+        let rows = self.model.deliveries.iter();
+        let mut found_lost: Vec<_> = rows.filter(|(_, row)| row.is_lost(now)).map(|(id, _)| *id).collect();
+        found_lost.retain(|id| !leased.contains(id));
+        if !found_lost.is_empty() {
+            let found = self.list(&self.scene.tenant).await;
+            let still: BTreeSet<_> = found.iter().filter(|found| found.leased).map(|found| found.id).collect();
+            found_lost.retain(|id| !still.contains(id));
         }
         self.model.claimed(now, token, claimed, &found_lost);
         self.leases.extend(claimed.leases.iter().cloned());
     }
 
-    async fn claim_these(&mut self, numbers: &[usize]) {
+    async fn claim_these(&mut self, numbers: &[usize], limit: u32) {
         let known: Vec<_> = self.model.deliveries.keys().copied().collect();
         let mut ids: Vec<DeliveryId> = numbers.iter().filter_map(|number| pick(&known, *number)).copied().collect();
         // One that nobody knows.
@@ -333,20 +477,25 @@ impl Course {
                 .is_some_and(|row| self.model.is_claimable(row, now) && !row.is_at_its_last_lease())
         };
         let expected: BTreeSet<_> = ids.iter().filter(claimable).copied().collect();
-        let request = ClaimRequest::new(now, now + Duration::from_secs(LEASE), token, 100, &room);
+        let request = ClaimRequest::new(now, now + Duration::from_secs(LEASE), token, limit, &room);
         let claimed = self.scene.store.claim_ids(request, &ids).await.expect("the store works");
         let leased: BTreeSet<_> = claimed.leases.iter().map(|lease| lease.delivery).collect();
-        assert_eq!((claimed.leases.len(), leased), (expected.len(), expected), "leases of given deliveries");
+        assert_eq!(leased.len(), expected.len().min(limit as usize), "of {expected:?}");
+        assert_eq!(claimed.leases.len(), leased.len(), "one was leased twice");
+        assert!(leased.is_subset(&expected), "leases of given deliveries {leased:?}, expected {expected:?}");
         self.follow(now, token, &claimed).await;
     }
 
     /// Repeated claims that go on from the cursor reach everything.
-    async fn claim_all(&mut self) {
-        let mut cursor = None;
-        for _ in 0..64 {
-            let claimed = self.claim(3, u32::MAX, cursor).await;
+    async fn claim_all(&mut self, limit: u32) {
+        let (mut cursor, room) = (None, Room::all(u32::MAX));
+        // Large steps where much is due, so that a course does not take long.
+        let limit = limit.max(u32::try_from(self.model.deliveries.len() / 20).unwrap_or(u32::MAX));
+        for _ in 0..200 {
+            let claimed = self.claim(limit, &room, cursor).await;
+            let around = cursor.is_none() && claimed.cursor.is_none();
             cursor = claimed.cursor;
-            if claimed.leases.is_empty() && claimed.exhausted == 0 && cursor.is_none() {
+            if claimed.leases.is_empty() && claimed.exhausted == 0 && around {
                 break;
             }
         }
@@ -365,18 +514,34 @@ impl Course {
         pick(among, number / 4).cloned()
     }
 
-    async fn record(&mut self, number: usize, next: Next, effect: Effect) {
+    fn outcome(&self, lease: &Lease, next: Next) -> Outcome {
+        let now = self.now();
+        match next {
+            Next::Retry(seconds) => {
+                self.scene.failure(lease, now, NextStep::RetryAt(now + Duration::from_secs(seconds)))
+            }
+            Next::Deliver => self.scene.success(lease, now),
+            Next::Exhaust => {
+                let end = NextStep::End(DeliveryState::Exhausted, Some(Reason::AttemptsExhausted));
+                self.scene.failure(lease, now, end)
+            }
+            Next::GiveUp => {
+                let end = NextStep::End(DeliveryState::Cancelled, Some(Reason::SubscriptionDeleted));
+                Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, end)
+            }
+        }
+    }
+
+    async fn record(&mut self, number: usize, next: Next, effect: Effect, flaw: Flaw) {
         let Some(lease) = self.lease(number) else { return };
         let now = self.now();
         let later = |seconds| now + Duration::from_secs(seconds);
-        let mut outcome = match next {
-            Next::Retry(seconds) => self.scene.failure(&lease, now, NextStep::RetryAt(later(seconds))),
-            Next::Deliver => self.scene.success(&lease, now),
-            Next::Exhaust => {
-                let end = NextStep::End(DeliveryState::Exhausted, Some(Reason::AttemptsExhausted));
-                self.scene.failure(&lease, now, end)
-            }
-        };
+        let mut outcome = self.outcome(&lease, next);
+        match flaw {
+            Flaw::None => {}
+            Flaw::Token => outcome.token = self.scene.token(),
+            Flaw::Tenant => outcome.tenant = self.scene.stranger.clone(),
+        }
         outcome.effect = match effect {
             Effect::None => TargetEffect::None,
             Effect::Pause(seconds) => TargetEffect::Pause(later(seconds)),
@@ -385,16 +550,67 @@ impl Course {
         };
         let recorded = self.scene.record(now, outcome.clone()).await;
         let generation = self.scene.generation(&self.scene.tenant).await;
-        let expected = self.model.record(now, &outcome, generation);
+        let expected = match flaw {
+            Flaw::Tenant => Recorded::Fenced,
+            _ => self.model.record(now, &outcome, generation),
+        };
         assert_eq!(recorded, expected, "an outcome of {}", lease.delivery);
     }
 
-    async fn release(&mut self, number: usize, later: u64) {
-        let Some(lease) = self.lease(number) else { return };
+    /// Records outcomes of several leases, in any order, in one call.
+    async fn record_many(&mut self, numbers: &[(usize, Next)]) {
+        let now = self.now();
+        let outcome = |(number, next): &(usize, Next)| Some(self.outcome(&self.lease(*number)?, *next));
+        let outcomes: Vec<_> = numbers.iter().filter_map(outcome).collect();
+        let recorded = self.scene.store.record(now, &outcomes).await.expect("the store works");
+        let generation = self.model.generation;
+        let expected: Vec<_> = outcomes.iter().map(|outcome| self.model.record(now, outcome, generation)).collect();
+        assert_eq!(recorded, expected, "outcomes {outcomes:?}");
+    }
+
+    async fn release(&mut self, numbers: &[usize], later: u64) {
         let due = self.now() + Duration::from_secs(later);
-        let release = Release { delivery: lease.delivery, token: lease.token, due };
-        self.scene.store.release(&[release]).await.expect("the store works");
-        self.model.release(lease.delivery, lease.token, due);
+        let leases: BTreeMap<_, _> = numbers
+            .iter()
+            .filter_map(|number| self.lease(*number))
+            .map(|lease| ((lease.delivery, lease.token.get()), lease))
+            .collect();
+        let release = |lease: &Lease| Release { delivery: lease.delivery, token: lease.token, due };
+        let releases: Vec<_> = leases.values().map(release).collect();
+        self.scene.store.release(&releases).await.expect("the store works");
+        for lease in leases.values() {
+            self.model.release(lease.delivery, lease.token, due);
+        }
+    }
+
+    /// Gives a subscription all events that it has not.
+    async fn recover(&mut self, number: usize, limit: u32) {
+        let Some(record) = pick(&self.model.subscriptions, number).cloned() else { return };
+        let (now, mut after, mut found) = (self.now(), None, Vec::new());
+        loop {
+            let window = (time(0), now + Duration::from_secs(1));
+            let store = &self.scene.store;
+            let step = store.recoverable(&self.scene.tenant, record.id, window.0, window.1, after, limit).await;
+            let step = step.expect("the store works");
+            found.extend(step.iter().map(|found| (found.event, found.delivery)));
+            let Some(last) = step.last() else { break };
+            after = Some(last.event);
+        }
+        let known = self.model.events.keys().map(|event| (*event, self.model.delivery_to(*event, record.id)));
+        assert_eq!(found, known.collect::<Vec<_>>(), "what {} has of the events", record.id);
+        let add = |event: &EventId| AddedDelivery { id: DeliveryId::from_uuid(self.scene.uuid(now)), event: *event };
+        let added: Vec<_> = self.model.events.keys().map(add).collect();
+        let tenant = &self.scene.tenant;
+        let count = self.scene.store.add_deliveries(tenant, record.id, &added, now).await.expect("the store works");
+        let missing: Vec<_> =
+            found.iter().filter(|(_, delivery)| delivery.is_none()).map(|(event, _)| *event).collect();
+        assert_eq!(count, missing.len() as u64, "deliveries that were added");
+        for AddedDelivery { id, event } in added.iter().filter(|added| missing.contains(&added.event)) {
+            self.model.deliveries.insert(*id, Row::new(*event, record.id, now));
+            if let Some((_, deliveries)) = self.model.events.get_mut(event) {
+                deliveries.push(*id);
+            }
+        }
     }
 
     async fn retry(&mut self, number: usize) {
@@ -439,15 +655,52 @@ impl Course {
         assert_eq!(removed, self.model.prune(ended_before), "pruned events");
     }
 
-    async fn list(&self, tenant: &crate::TenantId) -> Page<Delivery> {
-        let (filter, page) = (DeliveryFilter::default(), PageRequest::newest(1_000));
-        self.scene.store.list_deliveries(tenant, &filter, page).await.expect("the store works")
+    async fn list(&self, tenant: &crate::TenantId) -> Vec<Delivery> {
+        let (filter, page) = (DeliveryFilter::default(), PageRequest::newest(100_000));
+        self.scene.store.list_deliveries(tenant, &filter, page).await.expect("the store works").items
+    }
+
+    /// Looks at pages of a list, one after the other and somewhere in between.
+    async fn list_all(&self, filter: &DeliveryFilter, limit: u32) {
+        let expected = self.model.find(filter);
+        let (store, tenant) = (&self.scene.store, &self.scene.tenant);
+        let list = async |page| store.list_deliveries(tenant, filter, page).await.expect("the store works");
+        let ids = |found: &Page<Delivery>| found.items.iter().map(|delivery| delivery.id).collect::<Vec<_>>();
+        let (mut page, mut all) = (PageRequest::newest(limit), Vec::new());
+        // Much is looked at in part.
+        for _ in 0..12 {
+            let found = list(page).await;
+            all.extend(ids(&found));
+            assert_eq!(found.has_more, all.len() < expected.len(), "another page follows {}", all.len());
+            let Some(last) = all.last().filter(|_| found.has_more) else { break };
+            page = PageRequest::after(limit, last.as_uuid());
+        }
+        assert_eq!(all, expected[..all.len()], "found by {filter:?}");
+        for offset in [0, expected.len() / 3, expected.len()] {
+            let found = list(PageRequest::offset(limit, offset as u64)).await;
+            let end = expected.len().min(offset + limit as usize);
+            assert_eq!(ids(&found), expected[offset..end], "found by {filter:?} from {offset} on");
+            assert_eq!(found.total, Some(expected.len() as u64), "how many {filter:?} finds");
+        }
+    }
+
+    async fn count(&self, subscription: Option<SubscriptionId>) {
+        let (store, tenant) = (&self.scene.store, &self.scene.tenant);
+        let stats = store.stats(tenant, subscription, time(0)).await.expect("the store works");
+        let all = self.model.find(&DeliveryFilter { subscription, ..DeliveryFilter::default() });
+        let events = if subscription.is_some() { all.len() } else { self.model.events.len() };
+        assert_eq!(stats.events, events as u64, "events of {subscription:?}");
+        for state in DeliveryState::ALL {
+            let filter = DeliveryFilter { subscription, state: Some(*state), ..DeliveryFilter::default() };
+            let expected = self.model.find(&filter).len() as u64;
+            assert_eq!(stats.deliveries[state.as_str()], expected, "{state:?} of {subscription:?}");
+        }
     }
 
     /// The store is as the model is.
     async fn compare(&self) {
         let (model, tenant) = (&self.model, &self.scene.tenant);
-        let found = self.list(tenant).await.items;
+        let found = self.list(tenant).await;
         let ids: BTreeSet<_> = found.iter().map(|delivery| delivery.id).collect();
         assert!(ids.iter().eq(model.deliveries.keys()), "the deliveries there are: {ids:?}");
         for (delivery, row) in found.iter().filter_map(|delivery| Some((delivery, model.deliveries.get(&delivery.id)?)))
@@ -463,5 +716,7 @@ impl Course {
         let found: BTreeMap<_, _> = found.iter().map(|record| (record.id, facts(record))).collect();
         assert_eq!(found, known, "subscriptions with version, state and pause");
         assert_eq!(self.scene.generation(tenant).await, model.generation, "the generation");
+        let backlog = self.scene.store.backlog(self.now()).await.expect("the store works");
+        assert_eq!(backlog, model.backlog(self.now()), "the backlog");
     }
 }

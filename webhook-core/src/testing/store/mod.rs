@@ -10,6 +10,7 @@ mod claim;
 mod course;
 mod delivery;
 mod event;
+mod fan_out;
 mod history;
 mod keys;
 mod maintenance;
@@ -104,6 +105,22 @@ macro_rules! store_conformance {
                 the_later_pause_stands_and_resuming_ends_it_without_a_change
                 a_released_delivery_is_due_again_and_has_spent_nothing
                 a_release_without_the_current_lease_changes_nothing
+            ]
+            fan_out: [
+                a_large_event_is_listed_completely_whatever_becomes_of_its_deliveries
+                claims_of_any_size_give_each_delivery_of_a_large_event_once
+                named_deliveries_of_a_large_event_are_leased_and_the_others_wait
+                each_delivery_of_a_large_event_loses_its_own_lease
+                deliveries_of_large_events_come_oldest_due_first_to_each_target
+                a_large_event_accepted_again_changes_nothing
+                orders_about_one_delivery_of_a_large_event_leave_the_others_alone
+                outcomes_of_a_large_event_count_one_by_one
+                concurrent_outcomes_of_a_large_event_count_once_each
+                outcomes_count_while_others_of_their_event_are_cancelled
+                orders_find_their_delivery_while_claims_go_on
+                deliveries_of_a_large_event_that_wait_are_not_added_again
+                a_large_event_stays_while_one_of_its_deliveries_is_open
+                a_deleted_subscription_takes_only_its_own_deliveries_of_large_events
             ]
             history: [
                 deliveries_of_other_tenants_are_unknown

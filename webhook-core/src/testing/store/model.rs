@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::scene::{LEASE, at};
-use crate::store::{Claimed, LeaseToken, NextStep, Outcome, Recorded, TargetEffect};
+use crate::store::{Backlog, Claimed, DeliveryFilter, LeaseToken, NextStep, Outcome, Recorded, TargetEffect};
 use crate::{
     Delivery, DeliveryId, DeliveryState, DisabledReason, EventId, Generation, Reason, SubscriptionId,
     SubscriptionRecord, Timestamp,
@@ -17,6 +17,7 @@ const MAX_LOST: u32 = 5;
 pub(super) struct Row {
     pub(super) event: EventId,
     pub(super) subscription: SubscriptionId,
+    pub(super) created_at: Timestamp,
     pub(super) state: DeliveryState,
     pub(super) reason: Option<Reason>,
     pub(super) next_at: Timestamp,
@@ -41,13 +42,14 @@ pub(super) struct Model {
 }
 
 impl Row {
-    pub(super) fn new(event: EventId, subscription: SubscriptionId, next_at: Timestamp) -> Self {
+    pub(super) fn new(event: EventId, subscription: SubscriptionId, created_at: Timestamp) -> Self {
         Self {
             event,
             subscription,
+            created_at,
             state: DeliveryState::Pending,
             reason: None,
-            next_at,
+            next_at: created_at,
             token: None,
             lost: 0,
             attempts: 0,
@@ -81,6 +83,7 @@ impl Row {
             && (found.attempts, found.lost_leases) == (self.attempts, self.lost)
             && (found.leased, found.held) == (self.token.is_some(), held && self.is_pending())
             && (found.event_id, found.subscription_id) == (self.event, Some(self.subscription))
+            && found.created_at == self.created_at
             && (!self.is_pending() || found.next_at == self.next_at)
     }
 }
@@ -209,6 +212,39 @@ impl Model {
         };
         let orphans: Vec<_> = self.deliveries.iter().filter_map(orphaned).collect();
         orphans.iter().filter(|id| self.cancel(**id, Reason::SubscriptionDeleted, now)).count() as u64
+    }
+
+    /// How many deliveries are open, and how many of those are due, from when on.
+    pub(super) fn backlog(&self, now: Timestamp) -> Backlog {
+        let open = self.deliveries.values().filter(|row| row.is_pending());
+        let due = open.clone().filter(|row| row.token.is_none() && row.next_at <= now);
+        Backlog {
+            pending: open.count() as u64,
+            due: due.clone().count() as u64,
+            oldest_due: due.map(|row| row.next_at).min(),
+        }
+    }
+
+    /// What a filter finds, newest first.
+    pub(super) fn find(&self, filter: &DeliveryFilter) -> Vec<DeliveryId> {
+        let found = self.deliveries.iter().rev().filter(|(_, row)| {
+            filter.state.is_none_or(|state| row.state == state)
+                && filter.subscription.is_none_or(|subscription| row.subscription == subscription)
+                && filter.event.is_none_or(|event| row.event == event)
+                && filter.since.is_none_or(|since| row.created_at >= since)
+        });
+        found.map(|(id, _)| *id).collect()
+    }
+
+    /// An event's delivery to a subscription.
+    pub(super) fn delivery_to(
+        &self,
+        event: EventId,
+        subscription: SubscriptionId,
+    ) -> Option<(DeliveryId, DeliveryState)> {
+        let (_, deliveries) = self.events.get(&event)?;
+        let mut rows = deliveries.iter().filter_map(|id| Some((*id, self.deliveries.get(id)?)));
+        rows.find(|(_, row)| row.subscription == subscription).map(|(id, row)| (id, row.state))
     }
 
     /// Removes the events that ended before a time; how many there were.

@@ -111,6 +111,30 @@ impl Scene {
         NewDelivery::new(DeliveryId::from_uuid(self.uuid(now)), Target::Subscription(record.id))
     }
 
+    /// Ids as the engine gives them to the deliveries of one event: in runs of 64 that differ in their last six bits only.
+    pub(super) fn run(&self, count: usize, time: Timestamp) -> Vec<DeliveryId> {
+        let (count, floor) = (count as u64, EventId::floor(time).as_uuid().as_u128());
+        let after = |number: u64| Some(number.next_multiple_of(64) + count);
+        let (Ok(last) | Err(last)) = self.counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        let first = last.next_multiple_of(64);
+        let id = |number| DeliveryId::from_uuid(Uuid::from_u128(floor | u128::from(number)));
+        (first..first + count).map(id).collect()
+    }
+
+    /// Ids of which no two could be of one run.
+    pub(super) fn scattered(&self, count: usize, time: Timestamp) -> Vec<DeliveryId> {
+        (0..count).map(|number| self.run(number % 64 + 1, time)[number % 64]).collect()
+    }
+
+    /// An event with a delivery to each of them, with ids in runs.
+    pub(super) fn item_to(&self, records: &[SubscriptionRecord], now: Timestamp) -> AcceptItem {
+        let event = self.event(&self.tenant, now);
+        let ids = self.run(records.len(), now);
+        let to =
+            |(id, record): (DeliveryId, &SubscriptionRecord)| NewDelivery::new(id, Target::Subscription(record.id));
+        AcceptItem::new(event, ids.into_iter().zip(records).map(to).collect())
+    }
+
     pub(super) fn item(&self, record: &SubscriptionRecord, now: Timestamp) -> AcceptItem {
         AcceptItem::new(self.event(&record.tenant, now), vec![self.to(record, now)])
     }
