@@ -81,7 +81,7 @@ impl Account {
                            ON a.delivery_id = d.id WHERE d.attempts <> coalesce(a.rows, 0) OR (a.rows > 0 AND \
                            (a.first <> 1 OR a.last <> d.attempts))";
         account.misnumbered = number(&mut database, misnumbered).await;
-        let crossed = "SELECT count(*) FROM webhook.delivery d JOIN webhook.event e ON e.id = d.event_id \
+        let crossed = "SELECT count(*) FROM webhook.every_delivery d JOIN webhook.event e ON e.id = d.event_id \
                        JOIN webhook.subscription s ON s.id = d.subscription_id \
                        WHERE d.tenant <> e.tenant OR d.tenant <> s.tenant";
         account.crossed += number(&mut database, crossed).await;
@@ -152,7 +152,7 @@ impl Account {
     ) {
         // One bit for each slot.
         let mut slots = HashMap::<u32, u8>::new();
-        let sql = "SELECT event_id, subscription_id, state, lost, reason FROM webhook.delivery";
+        let sql = "SELECT event_id, subscription_id, state, lost, reason FROM webhook.every_delivery";
         let mut rows = sqlx::query_as::<_, (Uuid, Option<Uuid>, i16, i32, Option<i16>)>(sql).fetch(database);
         while let Some((event, subscription, state, lost, reason)) = rows.try_next().await.unwrap() {
             self.deliveries += 1;

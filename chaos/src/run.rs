@@ -237,7 +237,7 @@ impl Run {
     async fn overdue(&self) -> Option<i64> {
         let healthy: Vec<_> =
             self.subscriptions.iter().filter(|(_, endpoint)| endpoint.slot == 0).map(|(id, _)| *id).collect();
-        let sql = "SELECT count(*) FROM (SELECT 1 FROM webhook.delivery WHERE state = 0 AND subscription_id = ANY($1) \
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM webhook.every_delivery WHERE state = 0 AND subscription_id = ANY($1) \
                    AND next_at < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1000 LIMIT 1) AS late";
         let look = async {
             let mut database = PgConnection::connect(&self.site.database_url()).await.ok()?;
@@ -255,13 +255,14 @@ impl Run {
             let _ = timeout(Duration::from_secs(5), self.operate()).await;
             // Asked before: what is accepted after the look is not missed.
             let complete = load.is_finished();
-            if complete && self.number("SELECT count(*) FROM webhook.delivery WHERE state = 0").await == 0 {
+            if complete && self.number("SELECT count(*) FROM webhook.every_delivery WHERE state = 0").await == 0 {
                 return true;
             }
             sleep(POLL).await;
         }
         let mut database = PgConnection::connect(&self.site.database_url()).await.unwrap();
-        let sql = "SELECT subscription_id, count(*) FROM webhook.delivery WHERE state = 0 GROUP BY 1 ORDER BY 2 DESC";
+        let sql =
+            "SELECT subscription_id, count(*) FROM webhook.every_delivery WHERE state = 0 GROUP BY 1 ORDER BY 2 DESC";
         for (id, open) in sqlx::query_as::<_, (Uuid, i64)>(sql).fetch_all(&mut database).await.unwrap() {
             println!("open: {open} to {:?}", self.subscriptions.get(&id));
         }
@@ -280,7 +281,7 @@ impl Run {
                     let _ = client.send("PATCH", &path, &key, br#"{"enabled":true}"#).await;
                 }
                 Temper::Hostile => {
-                    let sql = "SELECT id FROM webhook.delivery WHERE state = 0 AND NOT leased AND subscription_id = $1 \
+                    let sql = "SELECT id FROM webhook.every_delivery WHERE state = 0 AND NOT leased AND subscription_id = $1 \
                                AND next_at > (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 20000 LIMIT 1000";
                     let waiting: Vec<Uuid> =
                         sqlx::query_scalar(sql).bind(id).fetch_all(&mut database).await.unwrap_or_default();

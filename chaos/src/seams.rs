@@ -68,7 +68,8 @@ impl SeamStore {
     }
 
     async fn current_token(&self, delivery: DeliveryId) -> Option<LeaseToken> {
-        let token = sqlx::query_scalar("SELECT token FROM webhook.delivery WHERE id = $1").bind(delivery.as_uuid());
+        let sql = "SELECT token FROM webhook.every_delivery WHERE id = $1";
+        let token = sqlx::query_scalar(sql).bind(delivery.as_uuid());
         token.fetch_one(self.tokens.as_ref()?).await.ok().map(LeaseToken::from_stored)
     }
 }

@@ -11,7 +11,7 @@
 //! would look at all of them again. So it begins where the oldest due delivery stood that it last saw (the *floor*),
 //! and every few seconds at the very beginning.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -22,6 +22,7 @@ use webhook_core::{
 };
 
 use crate::error::Fault;
+use crate::fan_out::{self, FanOut, Taken};
 use crate::progress::Progress;
 use crate::rows;
 use crate::session::Conn;
@@ -100,19 +101,63 @@ const WALK_ON: &str = concat!(
      ORDER BY walk.target_id"
 );
 
+const OLDEST_FAN_OUTS: &str = "SELECT * FROM webhook.fan_out
+     WHERE NOT leased AND next_at >= 0 AND next_at <= $1 AND next_at >= $3
+     ORDER BY next_at, id LIMIT $2 FOR UPDATE SKIP LOCKED";
+
+const NAMED_FAN_OUTS: &str = "SELECT f.* FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b)
+     JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b
+     WHERE NOT f.leased AND f.next_at <= $1 FOR UPDATE OF f SKIP LOCKED";
+
+const OLDEST_OF_LINES: &str = "SELECT o.* FROM unnest($2::uuid[]) AS j (line) CROSS JOIN LATERAL (
+       SELECT * FROM webhook.fan_out AS x
+       WHERE NOT x.leased AND x.line = j.line AND x.next_at <= $1 AND x.next_at >= $3
+       ORDER BY x.next_at, x.id LIMIT $4 FOR UPDATE SKIP LOCKED
+     ) AS o";
+
+const WALK_ON_LINES: &str = "WITH RECURSIVE walk (line, next_at, step) AS (
+       (SELECT x.line, x.next_at, 1 FROM webhook.fan_out AS x
+        WHERE NOT x.leased AND x.line > $1 AND x.next_at >= $3
+        ORDER BY x.line, x.next_at LIMIT 1)
+       UNION ALL
+       SELECT n.line, n.next_at, walk.step + 1 FROM walk CROSS JOIN LATERAL (
+         SELECT x.line, x.next_at FROM webhook.fan_out AS x
+         WHERE NOT x.leased AND x.line > walk.line AND x.next_at >= $3
+         ORDER BY x.line, x.next_at LIMIT 1
+       ) AS n WHERE walk.step < $2
+     )
+     SELECT line, next_at FROM walk ORDER BY line";
+
+const TERMS: &str = concat!(
+    "SELECT s.id, s.version, s.paused_until IS NOT NULL AS paused, ",
+    takes_deliveries!(),
+    " AS fit FROM webhook.subscription AS s WHERE s.id = ANY ($2)"
+);
+
 /// A due delivery.
 #[derive(Clone)]
 struct Candidate {
     lease: Lease,
     due: Timestamp,
     fit: bool,
+    /// The row it shares with others, if it does.
+    fan_out: Option<Uuid>,
 }
 
-/// The targets that a walk came to, in its order, with their oldest due deliveries.
+/// The targets and lines that a walk came to, in its order, with their oldest due deliveries.
 struct Walk {
-    targets: BTreeMap<TargetId, Vec<Candidate>>,
+    stops: BTreeMap<TargetId, Vec<Candidate>>,
     /// Where it stopped; none when it came to the end.
     stopped: Option<TargetId>,
+}
+
+/// A shared row that a claim looked at.
+struct Shared {
+    row: FanOut,
+    /// Which of its deliveries are fit.
+    fit: u64,
+    /// Which of them stay whatever happens.
+    keep: u64,
 }
 
 /// Leases that were lost.
@@ -120,41 +165,53 @@ struct Walk {
 struct Rescued {
     lost: u32,
     exhausted: u32,
+    /// There may be more of them.
+    more: bool,
 }
 
 pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimRequest<'_>) -> Result<Claimed, Fault> {
     let mut rescued = Rescued::default();
     if progress.rescue(ask.now) {
         let found = rescue(conn, ask, None).await?;
-        if i64::from(found.lost) >= RESCUED {
+        if found.more {
             progress.rescue_again();
         }
         rescued = found;
     }
     let look = i64::from(ask.limit) + LOOK_FURTHER;
     let floor = progress.floor(ask.now);
-    let query = sqlx::query(OLDEST).bind(ask.now.as_millis()).bind(look).bind(floor.as_millis());
-    let oldest = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
-    progress.saw(oldest.first().map(|candidate| candidate.due), ask.now);
-    let all = (oldest.len() as i64) < look;
     let mut choice = Choice::new(ask);
+    let query = sqlx::query(OLDEST).bind(ask.now.as_millis()).bind(look).bind(floor.as_millis());
+    let mut oldest = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
+    let mut all = (oldest.len() as i64) < look;
+    let rows = progress.fan_outs(look);
+    let query = sqlx::query(OLDEST_FAN_OUTS).bind(ask.now.as_millis()).bind(rows).bind(floor.as_millis());
+    let found = query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
+    if !found.is_empty() {
+        all &= (found.len() as i64) < rows;
+        let shared = choice.share(conn, &found).await?;
+        progress.saw_fan_outs(found.len(), shared.len());
+        oldest.extend(shared);
+        sort(&mut oldest);
+    }
+    progress.saw(oldest.first().map(|candidate| candidate.due), ask.now);
     let mut cursor = None;
     let skipped = !all && ask.cursor.is_none() && progress.skips_walk();
     if !skipped {
-        let walk = if all { within(ask, &oldest) } else { walk(conn, ask, floor).await? };
+        let walk = if all { choice.within(&oldest) } else { walk(conn, progress, &mut choice, floor).await? };
         if !all && ask.cursor.is_none() && walk.stopped.is_none() {
-            progress.walked(walk.targets.len());
+            progress.walked(walk.stops.len());
         }
-        cursor = choice.take_walk(&walk);
+        cursor = choice.take_walk(&walk, &oldest);
         oldest.iter().for_each(|candidate| choice.offer(candidate));
-        walk.targets.values().flatten().for_each(|candidate| choice.offer(candidate));
+        walk.stops.values().flatten().for_each(|candidate| choice.offer(candidate));
     } else {
         oldest.iter().for_each(|candidate| choice.offer(candidate));
         // The oldest have no room at their target: there may be others after all.
         if choice.leased.is_empty() {
-            let walk = walk(conn, ask, floor).await?;
-            cursor = choice.take_walk(&walk);
-            walk.targets.values().flatten().for_each(|candidate| choice.offer(candidate));
+            let walk = walk(conn, progress, &mut choice, floor).await?;
+            cursor = choice.take_walk(&walk, &oldest);
+            walk.stops.values().flatten().for_each(|candidate| choice.offer(candidate));
         }
     }
     let leases = choice.lease(conn).await?;
@@ -168,12 +225,23 @@ pub(crate) async fn claim_ids(
     ask: &ClaimRequest<'_>,
     ids: &[DeliveryId],
 ) -> Result<Claimed, Fault> {
+    let named: HashSet<DeliveryId> = ids.iter().copied().collect();
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
-    let Rescued { lost, exhausted } = rescue(conn, ask, Some(&ids)).await?;
-    let query = sqlx::query(NAMED).bind(ask.now.as_millis()).bind(ids);
-    let named = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
+    let Rescued { lost, exhausted, .. } = rescue(conn, ask, Some(&ids)).await?;
     let mut choice = Choice::new(ask);
-    named.iter().for_each(|candidate| choice.offer(candidate));
+    let (from, to): (Vec<_>, Vec<_>) =
+        ids.iter().map(|id| fan_out::places(*id)).collect::<BTreeSet<_>>().into_iter().unzip();
+    let query = sqlx::query(NAMED).bind(ask.now.as_millis()).bind(ids);
+    let mut found = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
+    let query = sqlx::query(NAMED_FAN_OUTS).bind(ask.now.as_millis()).bind(from).bind(to);
+    let rows = query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
+    if !rows.is_empty() {
+        let shared = choice.share(conn, &rows).await?;
+        found.extend(shared.into_iter().filter(|candidate| named.contains(&candidate.lease.delivery)));
+        choice.only(&named);
+        sort(&mut found);
+    }
+    found.iter().for_each(|candidate| choice.offer(candidate));
     let leases = choice.lease(conn).await?;
     Ok(Claimed { leases, cursor: None, next_due: next_due(conn, ask).await?, lost, exhausted })
 }
@@ -202,7 +270,8 @@ async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]
                 .await?
         }
     };
-    let mut rescued = Rescued::default();
+    let mut rescued = rescue_fan_outs(conn, ask, ids).await?;
+    rescued.more |= over.len() as i64 >= RESCUED;
     if over.is_empty() {
         return Ok(rescued);
     }
@@ -224,37 +293,86 @@ async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]
     .persistent(conn.persistent)
     .fetch_all(&mut *conn.inner)
     .await?;
-    rescued.lost = count(states.len());
+    rescued.lost += count(states.len());
     rescued.exhausted = count(states.iter().filter(|state| **state != DeliveryState::Pending.code()).count());
     Ok(rescued)
+}
+
+/// The same for deliveries that share a row: each gets its own.
+async fn rescue_fan_outs(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]>) -> Result<Rescued, Fault> {
+    const OVER: &str = "SELECT id FROM webhook.fan_out WHERE leased AND next_at <= $1 ORDER BY next_at LIMIT $2
+         FOR UPDATE SKIP LOCKED";
+    const OVER_NAMED: &str = "SELECT f.id FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b)
+         JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b
+         WHERE f.leased AND f.next_at <= $1 FOR UPDATE OF f SKIP LOCKED";
+    let now = ask.now.as_millis();
+    let query = match ids {
+        None => sqlx::query_scalar(OVER).bind(now).bind(RESCUED / fan_out::MEMBERS),
+        Some(ids) => {
+            let places = ids.iter().map(|id| fan_out::places(*id)).collect::<BTreeSet<_>>();
+            let (from, to): (Vec<_>, Vec<_>) = places.into_iter().unzip();
+            sqlx::query_scalar(OVER_NAMED).bind(now).bind(from).bind(to)
+        }
+    };
+    let over: Vec<Uuid> = query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
+    if over.is_empty() {
+        return Ok(Rescued::default());
+    }
+    let more = over.len() as i64 >= RESCUED / fan_out::MEMBERS;
+    let lost = sqlx::query(
+        "WITH gone AS (DELETE FROM webhook.fan_out WHERE id = ANY ($1) RETURNING *)
+         INSERT INTO webhook.delivery
+           (id, tenant, event_id, target_id, subscription_id, next_at, token, lost, payload_bytes, created_at)
+         SELECT m.delivery_id, g.tenant, g.event_id, m.target_id, m.target_id, g.next_at, g.token, 1, g.payload_bytes,
+           g.created_at
+         FROM gone AS g CROSS JOIN LATERAL webhook.fan_out_members(g.id, g.open, g.targets) AS m
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(over)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
+    .await?;
+    Ok(Rescued { lost: u32::try_from(lost.rows_affected()).unwrap_or(u32::MAX), exhausted: 0, more })
 }
 
 /// When the next delivery is due that is not due yet, and not leased.
 async fn next_due(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>) -> Result<Option<Timestamp>, Fault> {
     let next: Option<i64> = sqlx::query_scalar(
-        "SELECT next_at FROM webhook.delivery
-         WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at > $1 ORDER BY next_at LIMIT 1",
+        "SELECT least(
+           (SELECT next_at FROM webhook.delivery
+            WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at > $1 ORDER BY next_at LIMIT 1),
+           (SELECT next_at FROM webhook.fan_out
+            WHERE NOT leased AND next_at >= 0 AND next_at > $1 ORDER BY next_at LIMIT 1)
+         )",
     )
     .bind(ask.now.as_millis())
     .persistent(conn.persistent)
-    .fetch_optional(&mut *conn.inner)
+    .fetch_one(&mut *conn.inner)
     .await?;
     Ok(next.map(Timestamp::from_millis))
 }
 
-/// The walk over deliveries that are all that is due.
-fn within(ask: &ClaimRequest<'_>, all: &[Candidate]) -> Walk {
-    let mut targets: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
-    for candidate in all.iter().filter(|candidate| candidate.fit) {
-        let target = candidate.lease.target.id();
-        if ask.cursor.is_none_or(|cursor| target > cursor) {
-            targets.entry(target).or_default().push(candidate.clone());
-        }
+/// Walks on over the targets, and over the lines of fan-outs, which are in the same order.
+async fn walk(
+    conn: &mut Conn<'_>,
+    progress: &Progress,
+    choice: &mut Choice<'_>,
+    floor: Timestamp,
+) -> Result<Walk, Fault> {
+    let mut walk = walk_targets(conn, choice.ask, floor).await?;
+    let lines = walk_lines(conn, progress, choice, floor).await?;
+    walk.stopped = match (walk.stopped, lines.stopped) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    walk.stops.extend(lines.stops);
+    if let Some(stopped) = walk.stopped {
+        walk.stops.retain(|stop, _| *stop <= stopped);
     }
-    Walk { targets, stopped: None }
+    Ok(walk)
 }
 
-async fn walk(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timestamp) -> Result<Walk, Fault> {
+async fn walk_targets(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timestamp) -> Result<Walk, Fault> {
     let visited = sqlx::query(WALK_ON)
         .bind(ask.now.as_millis())
         .bind(ask.cursor.map_or(Uuid::nil(), TargetId::as_uuid))
@@ -275,7 +393,7 @@ async fn walk(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timestamp) -> 
         stopped = due.last().copied();
     }
     let each = (ask.limit as usize / due.len().max(1)).max(1);
-    let mut targets: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
+    let mut stops: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
     if !due.is_empty() {
         let found = sqlx::query(OLDEST_OF_TARGETS)
             .bind(ask.now.as_millis())
@@ -286,10 +404,52 @@ async fn walk(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timestamp) -> 
             .fetch_all(&mut *conn.inner)
             .await?;
         for candidate in candidates(ask, &found)? {
-            targets.entry(candidate.lease.target.id()).or_default().push(candidate);
+            stops.entry(candidate.lease.target.id()).or_default().push(candidate);
         }
     }
-    Ok(Walk { targets, stopped })
+    Ok(Walk { stops, stopped })
+}
+
+async fn walk_lines(
+    conn: &mut Conn<'_>,
+    progress: &Progress,
+    choice: &mut Choice<'_>,
+    floor: Timestamp,
+) -> Result<Walk, Fault> {
+    let ask = choice.ask;
+    let visited = sqlx::query(WALK_ON_LINES)
+        .bind(ask.cursor.map_or(Uuid::nil(), TargetId::as_uuid))
+        .bind(WALK)
+        .bind(floor.as_millis())
+        .persistent(conn.persistent)
+        .fetch_all(&mut *conn.inner)
+        .await?;
+    let visited = visited
+        .iter()
+        .map(|row| Ok((rows::id(row, "line")?, rows::time(row, "next_at")?)))
+        .collect::<Result<Vec<(Uuid, Timestamp)>, Fault>>()?;
+    let mut stopped = visited.last().map(|(line, _)| *line).filter(|_| visited.len() as i64 >= WALK);
+    let mut due: Vec<_> = visited.into_iter().filter_map(|(line, due)| (due <= ask.now).then_some(line)).collect();
+    if due.len() > ask.limit as usize {
+        due.truncate(ask.limit as usize);
+        stopped = due.last().copied();
+    }
+    let each = i64::from(ask.limit) / i64::try_from(due.len().max(1)).unwrap_or(i64::MAX);
+    let mut stops: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
+    if !due.is_empty() {
+        let found = sqlx::query(OLDEST_OF_LINES)
+            .bind(ask.now.as_millis())
+            .bind(due)
+            .bind(floor.as_millis())
+            .bind(progress.fan_outs(each).max(1))
+            .persistent(conn.persistent)
+            .fetch_all(&mut *conn.inner)
+            .await?;
+        for candidate in choice.share(conn, &found).await? {
+            stops.entry(choice.stop(&candidate)).or_default().push(candidate);
+        }
+    }
+    Ok(Walk { stops, stopped: stopped.map(TargetId::from_uuid) })
 }
 
 /// What is leased.
@@ -298,31 +458,115 @@ struct Choice<'a> {
     seen: HashSet<DeliveryId>,
     given: HashMap<TargetId, u32>,
     leased: Vec<Candidate>,
+    fan_outs: BTreeMap<Uuid, Shared>,
 }
 
 impl<'a> Choice<'a> {
     fn new(ask: &'a ClaimRequest<'a>) -> Self {
-        Self { ask, seen: HashSet::new(), given: HashMap::new(), leased: Vec::new() }
+        let (seen, given) = (HashSet::new(), HashMap::new());
+        Self { ask, seen, given, leased: Vec::new(), fan_outs: BTreeMap::new() }
     }
 
-    /// Takes from each target of the walk in turn, up to half of the limit; tells where the next walk begins.
-    fn take_walk(&mut self, walk: &Walk) -> Option<TargetId> {
+    /// Looks at rows that deliveries share; the deliveries, but for those seen before.
+    async fn share(&mut self, conn: &mut Conn<'_>, found: &[PgRow]) -> Result<Vec<Candidate>, Fault> {
+        let found = rows::all(found, FanOut::decode)?;
+        let new: Vec<_> = found.into_iter().filter(|row| !self.fan_outs.contains_key(&row.id)).collect();
+        let targets: BTreeSet<Uuid> = new.iter().flat_map(|row| row.members().map(|(_, target)| target)).collect();
+        let mut terms: HashMap<Uuid, (Generation, bool, bool)> = HashMap::with_capacity(targets.len());
+        if !targets.is_empty() {
+            let query = sqlx::query(TERMS).bind(self.ask.now.as_millis()).bind(targets.into_iter().collect::<Vec<_>>());
+            for row in &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await? {
+                let of = (Generation::new(row.try_get("version")?), row.try_get("paused")?, row.try_get("fit")?);
+                terms.insert(rows::id(row, "id")?, of);
+            }
+        }
+        let mut candidates = Vec::new();
+        for row in new {
+            let mut mask = 0;
+            for (delivery, target) in row.members() {
+                let (version, paused, fit) = terms.get(&target).copied().unwrap_or((Generation::ZERO, false, false));
+                let target = Target::Subscription(SubscriptionId::from_uuid(target));
+                let (token, until) = (self.ask.token, self.ask.lease_until);
+                let mut lease = Lease::new(delivery, row.tenant.clone(), row.event, target, token, until);
+                (lease.version, lease.paused, lease.payload_bytes) = (version, paused, row.payload_bytes);
+                mask |= u64::from(fit) << fan_out::bit(delivery.as_uuid());
+                candidates.push(Candidate { lease, due: row.due, fit, fan_out: Some(row.id) });
+            }
+            self.fan_outs.insert(row.id, Shared { row, fit: mask, keep: 0 });
+        }
+        sort(&mut candidates);
+        Ok(candidates)
+    }
+
+    /// What is not named stays where it is, fit or not.
+    fn only(&mut self, named: &HashSet<DeliveryId>) {
+        for shared in self.fan_outs.values_mut() {
+            for (delivery, _) in shared.row.members().filter(|(delivery, _)| !named.contains(delivery)) {
+                shared.keep |= 1 << fan_out::bit(delivery.as_uuid());
+            }
+        }
+    }
+
+    /// Where a walk finds a delivery: at its line, or at its target.
+    fn stop(&self, candidate: &Candidate) -> TargetId {
+        let line = candidate.fan_out.and_then(|id| self.fan_outs.get(&id)).map(|shared| shared.row.line);
+        line.unwrap_or(candidate.lease.target.id())
+    }
+
+    /// The walk over deliveries that are all that is due.
+    fn within(&self, all: &[Candidate]) -> Walk {
+        let mut stops: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
+        for candidate in all.iter().filter(|candidate| candidate.fit) {
+            let stop = self.stop(candidate);
+            if self.ask.cursor.is_none_or(|cursor| stop > cursor) {
+                stops.entry(stop).or_default().push(candidate.clone());
+            }
+        }
+        Walk { stops, stopped: None }
+    }
+
+    /// Takes from each stop of the walk in turn, up to half of the limit; tells where the next walk begins.
+    ///
+    /// A target may be in several lines, and have rows of its own: whatever brings its turn, its oldest goes first.
+    fn take_walk(&mut self, walk: &Walk, oldest: &[Candidate]) -> Option<TargetId> {
         let share = self.ask.limit.div_ceil(2) as usize;
-        let each = (share / walk.targets.len().max(1)).max(1);
+        let each = (share / walk.stops.len().max(1)).max(1);
+        let mut queues: HashMap<TargetId, VecDeque<&Candidate>> = HashMap::new();
+        if !self.fan_outs.is_empty() {
+            let mut all: Vec<_> = oldest.iter().chain(walk.stops.values().flatten()).collect();
+            all.sort_by_key(|candidate| (candidate.due, candidate.lease.delivery));
+            for candidate in all.into_iter().filter(|candidate| candidate.fit) {
+                queues.entry(candidate.lease.target.id()).or_default().push_back(candidate);
+            }
+        }
         let mut last = self.ask.cursor;
-        for (target, candidates) in &walk.targets {
+        for (stop, candidates) in &walk.stops {
             if self.leased.len() >= share {
                 return last;
             }
-            let enough = (self.leased.len() + each).min(share);
+            // A row that is shared is not taken apart for the sake of evenness.
+            let first = candidates.first().and_then(|candidate| candidate.fan_out);
+            let together = candidates.iter().take_while(|candidate| first.is_some() && candidate.fan_out == first);
+            let enough = (self.leased.len() + each.max(together.count())).min(share);
             for candidate in candidates {
                 if self.leased.len() < enough {
-                    self.offer(candidate);
+                    let queue = queues.get_mut(&candidate.lease.target.id());
+                    let unseen = queue.and_then(|queue| {
+                        while queue.front().is_some_and(|first| self.seen.contains(&first.lease.delivery)) {
+                            queue.pop_front();
+                        }
+                        queue.front().copied()
+                    });
+                    self.offer(unseen.unwrap_or(candidate));
                 }
             }
-            last = Some(*target);
+            last = Some(*stop);
         }
         walk.stopped
+    }
+
+    fn room(&self, target: TargetId) -> u32 {
+        self.ask.room.get(target).saturating_sub(self.given.get(&target).copied().unwrap_or(0))
     }
 
     fn offer(&mut self, candidate: &Candidate) {
@@ -330,26 +574,53 @@ impl<'a> Choice<'a> {
         if !candidate.fit || self.seen.contains(&id) {
             return;
         }
-        let given = self.given.entry(target).or_default();
-        if self.leased.len() < self.ask.limit as usize && *given < self.ask.room.get(target) {
-            *given += 1;
+        if self.leased.len() < self.ask.limit as usize && self.room(target) > 0 {
+            *self.given.entry(target).or_default() += 1;
             self.seen.insert(id);
             self.leased.push(candidate.clone());
         }
     }
 
     async fn lease(mut self, conn: &mut Conn<'_>) -> Result<Vec<Lease>, Fault> {
-        if !self.leased.is_empty() {
+        let (mut alone, mut shared) = (Vec::new(), BTreeMap::<Uuid, u64>::new());
+        for candidate in &self.leased {
+            let id = candidate.lease.delivery.as_uuid();
+            match candidate.fan_out {
+                Some(row) => *shared.entry(row).or_default() |= 1 << fan_out::bit(id),
+                None => alone.push(id),
+            }
+        }
+        if !alone.is_empty() {
             sqlx::query("UPDATE webhook.delivery SET next_at = $2, token = $3, leased = true WHERE id = ANY ($1)")
-                .bind(self.leased.iter().map(|candidate| candidate.lease.delivery.as_uuid()).collect::<Vec<_>>())
+                .bind(alone)
                 .bind(self.ask.lease_until.as_millis())
                 .bind(self.ask.token.get())
                 .persistent(conn.persistent)
                 .execute(&mut *conn.inner)
                 .await?;
         }
-        self.leased.sort_by_key(|candidate| (candidate.due, candidate.lease.delivery));
+        let mut taken = Taken::default();
+        for (id, leased) in shared {
+            if let Some(of) = self.fan_outs.get(&id) {
+                taken.push(&of.row, leased, self.spilled(of, leased));
+            }
+        }
+        taken.write(conn, self.ask.token, self.ask.lease_until).await?;
+        sort(&mut self.leased);
         Ok(self.leased.into_iter().map(|candidate| candidate.lease).collect())
+    }
+
+    /// Those of a row that have to wait for their own sake.
+    fn spilled(&self, of: &Shared, leased: u64) -> u64 {
+        let mut spilled = 0;
+        for (delivery, target) in of.row.members() {
+            let bit = 1 << fan_out::bit(delivery.as_uuid());
+            let waits = of.fit & bit == 0 || self.room(TargetId::from_uuid(target)) == 0;
+            if leased & bit == 0 && of.keep & bit == 0 && waits {
+                spilled |= bit;
+            }
+        }
+        spilled
     }
 }
 
@@ -360,8 +631,13 @@ fn count(length: usize) -> u32 {
 /// What `candidates!` gave, oldest due first.
 fn candidates(ask: &ClaimRequest<'_>, found: &[PgRow]) -> Result<Vec<Candidate>, Fault> {
     let mut candidates = found.iter().map(|row| candidate(ask, row)).collect::<Result<Vec<_>, _>>()?;
-    candidates.sort_by_key(|candidate| (candidate.due, candidate.lease.delivery));
+    sort(&mut candidates);
     Ok(candidates)
+}
+
+/// Oldest due first.
+fn sort(candidates: &mut [Candidate]) {
+    candidates.sort_by_key(|candidate| (candidate.due, candidate.lease.delivery));
 }
 
 fn candidate(ask: &ClaimRequest<'_>, row: &PgRow) -> Result<Candidate, Fault> {
@@ -382,5 +658,5 @@ fn candidate(ask: &ClaimRequest<'_>, row: &PgRow) -> Result<Candidate, Fault> {
     };
     lease.payload_bytes = rows::count(row, "payload_bytes")?;
     lease.paused = row.try_get("paused")?;
-    Ok(Candidate { lease, due: rows::time(row, "next_at")?, fit: row.try_get("fit")? })
+    Ok(Candidate { lease, due: rows::time(row, "next_at")?, fit: row.try_get("fit")?, fan_out: None })
 }

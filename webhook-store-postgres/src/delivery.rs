@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use sqlx::Row;
 use uuid::Uuid;
 use webhook_core::store::{ClaimRequest, Claimed, DeliveryStore, NextStep, Outcome, Recorded, Release, TargetEffect};
-use webhook_core::{DeliveryId, EventType, Reason, StoreError, SubscriptionId, TenantId, Timestamp};
+use webhook_core::{DeliveryId, EventId, EventType, Reason, StoreError, SubscriptionId, TenantId, Timestamp};
 
 use crate::error::Fault;
 use crate::session::{Begin, Conn};
 use crate::store::PostgresStore;
-use crate::{claim, rows, subscription};
+use crate::{claim, fan_out, rows, subscription};
 
 #[async_trait]
 impl DeliveryStore for PostgresStore {
@@ -30,6 +30,15 @@ impl DeliveryStore for PostgresStore {
     }
 
     async fn record(&self, now: Timestamp, outcomes: &[Outcome]) -> Result<Vec<Recorded>, StoreError> {
+        // An attempt tells the target; a delivery that shares a row and ends without one gets a row of its own first. In a
+        // transaction of its own: in each, shared rows are locked in the order of their ids.
+        let unattempted = outcomes.iter().filter(|outcome| outcome.attempt.is_none());
+        let unattempted: Vec<Uuid> = unattempted.map(|outcome| outcome.delivery.as_uuid()).collect();
+        if !unattempted.is_empty() {
+            let mut session = self.worker_reader().await?;
+            let spilled = fan_out::spill(&mut session.conn(), &unattempted).await;
+            self.end(session, spilled).await?;
+        }
         if outcomes.iter().all(|outcome| outcome.effect == TargetEffect::None) {
             let mut session = self.worker_reader().await?;
             let done = update(&mut session.conn(), now, outcomes).await;
@@ -43,7 +52,7 @@ impl DeliveryStore for PostgresStore {
     }
 
     async fn release(&self, releases: &[Release]) -> Result<(), StoreError> {
-        let mut session = self.worker_reader().await?;
+        let mut session = self.worker_writer(Begin::Durable).await?;
         let released = release(&mut session.conn(), releases).await;
         self.end(session, released).await
     }
@@ -69,21 +78,57 @@ async fn record_with_effects(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Ou
     Ok(done)
 }
 
-/// Writes attempts and deliveries, as far as the leases are the current ones, in one statement.
+/// Writes attempts and deliveries, as far as the leases are the current ones.
+async fn update(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]) -> Result<Done, Fault> {
+    let mut seen = HashSet::with_capacity(outcomes.len());
+    // In the order of the ids: rows that share a page or are locked by others too come one after the other.
+    let mut ordered: Vec<_> = outcomes.iter().enumerate().collect();
+    ordered.sort_by_key(|(_, outcome)| outcome.delivery);
+    // Of two outcomes of one lease the first counts.
+    ordered.retain(|(_, outcome)| seen.insert((outcome.delivery, outcome.token)));
+    let mut done = write(conn, now, &ordered).await?;
+    if done.len() < ordered.len() {
+        // A delivery that was given its own row while the statement waited for the one it shared was not seen in either.
+        ordered.retain(|(position, _)| !done.contains_key(position));
+        done.extend(write(conn, now, &ordered).await?);
+    }
+    Ok(done)
+}
+
+/// Does so in one statement, which sees what was there when it began.
+///
+/// What is left of a row that is shared is told by what `held` found under its lock: others may have recorded outcomes of
+/// the same row since the statement began, and of the row itself it sees what was before that.
 ///
 /// `state + 0` keeps the planner from the partial indexes: it would go through all leases for each outcome, instead of
 /// from the outcomes to their deliveries.
-async fn update(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]) -> Result<Done, Fault> {
+async fn write(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[(usize, &Outcome)]) -> Result<Done, Fault> {
     let mut columns = Columns::default();
-    let mut seen = HashSet::with_capacity(outcomes.len());
-    for (position, outcome) in outcomes.iter().enumerate() {
-        // Of two outcomes of one lease the first counts.
-        if seen.insert((outcome.delivery, outcome.token)) {
-            columns.push(position, outcome)?;
-        }
+    for (position, outcome) in outcomes {
+        columns.push(*position, outcome)?;
     }
     let found = sqlx::query(
-        "WITH done AS (
+        "WITH held AS MATERIALIZED (
+           SELECT g.n::int AS n, f.id, f.open, f.created_at, f.payload_bytes
+           FROM unnest($27::uuid[], $28::uuid[], $29::bigint[], $30::text[], $31::uuid[]) WITH ORDINALITY
+             AS g (a, b, token, tenant, event_id, n)
+           JOIN webhook.fan_out AS f ON f.id >= g.a AND f.id <= g.b
+           WHERE f.leased AND f.token = g.token AND f.tenant = g.tenant AND f.event_id = g.event_id FOR UPDATE OF f
+         ), h AS MATERIALIZED (
+           SELECT array_agg(n) AS ns, array_agg(id) AS ids, array_agg(open) AS opens, array_agg(created_at) AS created,
+             array_agg(payload_bytes) AS sizes FROM held
+         ), i AS MATERIALIZED (
+           SELECT i.*, h.ids[p.k] AS fan_out, h.created[p.k] AS created_at, h.sizes[p.k] AS payload_bytes,
+             h.opens[p.k] AS open, h.opens[p.k] >> i.bit & 1 = 1 AS shared
+           FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bigint[], $5::smallint[], $6::smallint[], $7::bigint[],
+             $8::int[], $9::smallint[], $10::text[], $11::bigint[], $12::uuid[], $13::uuid[], $14::uuid[], $15::text[],
+             $16::text[], $17::bigint[], $18::text[], $19::bool[], $20::text[], $21::text[], $22::bytea[], $23::bool[],
+             $25::int[], $26::int[])
+             AS i (position, id, tenant, token, state, reason, due, number, status, error, started_at, attempt_id,
+               event_id, subscription_id, event_type, target_url, duration_ms, error_message, will_retry,
+               request_headers, response_headers, response_body, response_truncated, place, bit)
+           CROSS JOIN h CROSS JOIN LATERAL (SELECT array_position(h.ns, i.place) AS k) AS p
+         ), done AS (
            UPDATE webhook.delivery AS d SET
              state = i.state,
              reason = i.reason,
@@ -96,14 +141,23 @@ async fn update(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]) -> Re
              completed_at = CASE WHEN i.state <> 0 THEN $24 END,
              reopened_state = CASE WHEN i.state = 0 THEN d.reopened_state END,
              reopened_reason = CASE WHEN i.state = 0 THEN d.reopened_reason END
-           FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bigint[], $5::smallint[], $6::smallint[], $7::bigint[],
-             $8::int[], $9::smallint[], $10::text[], $11::bigint[], $12::uuid[], $13::uuid[], $14::uuid[], $15::text[],
-             $16::text[], $17::bigint[], $18::text[], $19::bool[], $20::text[], $21::text[], $22::bytea[], $23::bool[])
-             AS i (position, id, tenant, token, state, reason, due, number, status, error, started_at, attempt_id,
-               event_id, subscription_id, event_type, target_url, duration_ms, error_message, will_retry,
-               request_headers, response_headers, response_body, response_truncated)
-           WHERE d.id = i.id AND d.tenant = i.tenant AND d.token = i.token AND d.leased AND d.state + 0 = 0
+           FROM i
+           WHERE i.shared IS NOT TRUE AND d.id = i.id AND d.tenant = i.tenant AND d.token = i.token AND d.leased
+             AND d.state + 0 = 0
            RETURNING i.*, d.subscription_id AS subscription
+         ), gone AS MATERIALIZED (
+           SELECT fan_out AS id, min(open) & ~bit_or(1::bigint << bit) AS rest FROM i WHERE shared GROUP BY fan_out
+         ), emptied AS (
+           DELETE FROM webhook.fan_out AS f USING gone AS g WHERE f.id = g.id AND g.rest = 0
+         ), left_over AS (
+           UPDATE webhook.fan_out AS f SET open = g.rest FROM gone AS g WHERE f.id = g.id AND g.rest <> 0
+         ), opened AS (
+           INSERT INTO webhook.delivery
+             (id, tenant, event_id, target_id, subscription_id, next_at, token, created_at, last_attempt_at,
+              completed_at, attempts, payload_bytes, state, reason, last_status, last_error)
+           SELECT id, tenant, event_id, subscription_id, subscription_id, coalesce(due, $24), token, created_at,
+             started_at, CASE WHEN state <> 0 THEN $24 END, number, payload_bytes, state, reason, status, error
+           FROM i WHERE shared
          ), logged AS (
            INSERT INTO webhook.attempt
              (delivery_id, number, id, tenant, subscription_id, event_id, event_type, target_url, started_at,
@@ -113,11 +167,17 @@ async fn update(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]) -> Re
              duration_ms, error, error_message, will_retry, status, request_headers, response_headers, response_body,
              response_truncated
            FROM done WHERE number IS NOT NULL
+           UNION ALL
+           SELECT id, number, attempt_id, tenant, subscription_id, event_id, event_type, target_url, started_at,
+             duration_ms, error, error_message, will_retry, status, request_headers, response_headers, response_body,
+             response_truncated
+           FROM i WHERE shared
          )
-         SELECT position, subscription FROM done",
+         SELECT position, subscription FROM done
+         UNION ALL
+         SELECT position, subscription_id FROM i WHERE shared",
     );
-    let found =
-        columns.bind(found).bind(now.as_millis()).persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
+    let found = columns.bind(found, now).persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     found
         .iter()
         .map(|row| {
@@ -153,7 +213,15 @@ struct Columns<'a> {
     response_headers: Vec<Option<String>>,
     response_bodies: Vec<Option<&'a [u8]>>,
     truncated: Vec<Option<bool>>,
+    /// Where a shared row of each would be, from 1 on, and which of its deliveries each would be.
+    places: Vec<i32>,
+    bits: Vec<i32>,
+    shared: Vec<Place<'a>>,
+    known: HashMap<Place<'a>, i32>,
 }
+
+/// Where deliveries of one lease share a row, if they do.
+type Place<'a> = (Uuid, i64, &'a str, Option<Uuid>);
 
 type PgQuery<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
@@ -191,13 +259,22 @@ impl<'a> Columns<'a> {
         self.response_headers.push(attempt.map(|attempt| json(&attempt.response_headers)).transpose()?);
         self.response_bodies.push(attempt.map(|attempt| &*attempt.response_body));
         self.truncated.push(attempt.map(|attempt| attempt.response_truncated));
+        let (first, event) = (fan_out::places(outcome.delivery.as_uuid()).0, attempt.map(|attempt| attempt.event_id));
+        let place = (first, outcome.token.get(), outcome.tenant.as_str(), event.map(EventId::as_uuid));
+        let number = *self.known.entry(place).or_insert_with(|| {
+            self.shared.push(place);
+            i32::try_from(self.shared.len()).unwrap_or(i32::MAX)
+        });
+        self.places.push(number);
+        self.bits.push(fan_out::bit(outcome.delivery.as_uuid()).cast_signed());
         Ok(())
     }
 
-    fn bind<'q>(self, query: PgQuery<'q>) -> PgQuery<'q>
+    fn bind<'q>(self, query: PgQuery<'q>, now: Timestamp) -> PgQuery<'q>
     where
         'a: 'q,
     {
+        let shared = self.shared.iter();
         query
             .bind(self.positions)
             .bind(self.ids)
@@ -222,6 +299,14 @@ impl<'a> Columns<'a> {
             .bind(self.response_headers)
             .bind(self.response_bodies)
             .bind(self.truncated)
+            .bind(now.as_millis())
+            .bind(self.places)
+            .bind(self.bits)
+            .bind(shared.clone().map(|(first, ..)| *first).collect::<Vec<_>>())
+            .bind(shared.clone().map(|(first, ..)| fan_out::places(*first).1).collect::<Vec<_>>())
+            .bind(shared.clone().map(|(_, token, ..)| *token).collect::<Vec<_>>())
+            .bind(shared.clone().map(|(.., tenant, _)| *tenant).collect::<Vec<_>>())
+            .bind(shared.map(|(.., event)| *event).collect::<Vec<_>>())
     }
 }
 
@@ -266,6 +351,8 @@ async fn apply_effects(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]
 }
 
 async fn release(conn: &mut Conn<'_>, releases: &[Release]) -> Result<(), Fault> {
+    // Each is due again for its own sake.
+    fan_out::spill(conn, &releases.iter().map(|release| release.delivery.as_uuid()).collect::<Vec<_>>()).await?;
     sqlx::query(
         "UPDATE webhook.delivery AS d SET next_at = i.due, leased = false
          FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS i (id, token, due)

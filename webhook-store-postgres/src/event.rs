@@ -9,6 +9,7 @@ use webhook_core::store::{
 use webhook_core::{Event, EventId, EventReceipt, EventSummary, EventType, StoreError, Target, TenantId, Timestamp};
 
 use crate::error::Fault;
+use crate::fan_out::FanOuts;
 use crate::session::Conn;
 use crate::store::PostgresStore;
 use crate::{history, key, rows, subscription};
@@ -101,10 +102,10 @@ pub(crate) async fn insert_all(conn: &mut Conn<'_>, items: &[&AcceptItem]) -> Re
 /// which nothing was inserted. Asking again with the same events changes nothing: the first answer may have been lost
 /// after the commit.
 async fn insert(conn: &mut Conn<'_>, units: &[AcceptUnit], items: &[(i32, &AcceptItem)]) -> Result<Vec<i32>, Fault> {
-    let (mut events, mut deliveries) = (Events::default(), Deliveries::default());
+    let (mut events, mut deliveries, mut fan_outs) = (Events::default(), Deliveries::default(), FanOuts::default());
     for (unit, item) in items.iter().copied() {
         events.push(unit, item)?;
-        for delivery in &item.deliveries {
+        for delivery in fan_outs.take(unit, item).into_iter().filter_map(|position| item.deliveries.get(position)) {
             let lease = delivery.lease;
             deliveries.units.push(unit);
             deliveries.ids.push(delivery.id.as_uuid());
@@ -123,8 +124,8 @@ async fn insert(conn: &mut Conn<'_>, units: &[AcceptUnit], items: &[(i32, &Accep
         }
     }
     let stale = sqlx::query_scalar(
-        "SELECT webhook.accept_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-           $20, $21, $22, $23)",
+        "SELECT webhook.accept_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+           $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)",
     )
     .bind(units.iter().map(|unit| unit.tenant.as_str()).collect::<Vec<_>>())
     .bind(units.iter().map(|unit| unit.generation.get()).collect::<Vec<_>>())
@@ -149,6 +150,16 @@ async fn insert(conn: &mut Conn<'_>, units: &[AcceptUnit], items: &[(i32, &Accep
     .bind(deliveries.tokens)
     .bind(deliveries.payload_sizes)
     .bind(deliveries.created)
+    .bind(fan_outs.units)
+    .bind(fan_outs.ids)
+    .bind(fan_outs.tenants)
+    .bind(fan_outs.events)
+    .bind(fan_outs.opens)
+    .bind(fan_outs.targets)
+    .bind(fan_outs.next_ats)
+    .bind(fan_outs.tokens)
+    .bind(fan_outs.payload_sizes)
+    .bind(fan_outs.created)
     .persistent(conn.persistent)
     .fetch_one(&mut *conn.inner)
     .await?;

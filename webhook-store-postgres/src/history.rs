@@ -15,17 +15,26 @@ use webhook_core::{
 use crate::error::Fault;
 use crate::session::Conn;
 use crate::store::PostgresStore;
-use crate::{rows, stats, subscription};
+use crate::{fan_out, rows, stats, subscription};
 
 /// Ids are made from the clock shortly before or after `created_at` is; a range of ids this much wider finds the rows
 /// of a range of times.
 pub(crate) const ID_SLACK: Duration = Duration::from_secs(10);
 
-const DELIVERY: &str = "SELECT d.*, e.event_type, s.disabled_reason IS NOT NULL AND s.deleted_at IS NULL AS disabled
-    FROM webhook.delivery AS d
-    LEFT JOIN webhook.event AS e ON e.id = d.event_id
-    LEFT JOIN webhook.subscription AS s ON s.id = d.subscription_id
-    WHERE d.tenant = ";
+/// What a delivery `d` is shown with.
+const SHOWN: &str =
+    "SELECT d.*, e.event_type, s.disabled_reason IS NOT NULL AND s.deleted_at IS NULL AS disabled FROM ";
+const WITH: &str = " AS d LEFT JOIN webhook.event AS e ON e.id = d.event_id
+    LEFT JOIN webhook.subscription AS s ON s.id = d.subscription_id";
+
+/// Of a delivery in a row of its own, and of one that shares a row: what is shown of them.
+const OWN: &str = "SELECT d.id, d.tenant, d.event_id, d.subscription_id, d.next_at, d.leased, d.created_at, d.attempts,
+    d.lost, d.last_attempt_at, d.completed_at, d.state, d.reason, d.last_status, d.last_error
+    FROM webhook.delivery AS d WHERE d.tenant = ";
+const SHARED: &str = "SELECT m.delivery_id, f.tenant, f.event_id, m.target_id, f.next_at, f.leased, f.created_at, 0, 0,
+    NULL::bigint, NULL::bigint, 0::smallint, NULL::smallint, NULL::smallint, NULL::text
+    FROM (SELECT f.* FROM webhook.fan_out AS f WHERE f.tenant = ";
+const MEMBERS: &str = ") AS f CROSS JOIN LATERAL webhook.fan_out_members(f.id, f.open, f.targets) AS m WHERE true";
 
 #[async_trait]
 impl HistoryStore for PostgresStore {
@@ -143,8 +152,12 @@ pub(crate) fn push_page(query: &mut QueryBuilder<Postgres>, alias: &str, page: P
 }
 
 async fn find_delivery(conn: &mut Conn<'_>, tenant: &TenantId, id: DeliveryId) -> Result<Option<Delivery>, Fault> {
-    let mut query = QueryBuilder::<Postgres>::new(DELIVERY);
-    query.push_bind(tenant.as_str().to_owned()).push(" AND d.id = ").push_bind(id.as_uuid());
+    let (from, to) = fan_out::places(id.as_uuid());
+    let mut query = QueryBuilder::<Postgres>::new(SHOWN);
+    query.push("webhook.every_delivery").push(WITH);
+    query.push(" WHERE d.tenant = ").push_bind(tenant.as_str().to_owned());
+    query.push(" AND d.id = ").push_bind(id.as_uuid());
+    query.push(" AND d.place >= ").push_bind(from).push(" AND d.place <= ").push_bind(to);
     let found = query.build().persistent(conn.persistent).fetch_optional(&mut *conn.inner).await?;
     found.as_ref().map(rows::delivery).transpose()
 }
@@ -155,41 +168,97 @@ async fn list_deliveries(
     filter: &DeliveryFilter,
     page: PageRequest,
 ) -> Result<Page<Delivery>, Fault> {
-    let select = |select: &str| {
-        let mut query = QueryBuilder::<Postgres>::new(select);
-        query.push_bind(tenant.as_str().to_owned());
-        if let Some(state) = filter.state {
-            query.push(" AND d.state = ").push_bind(state.code());
-            if state != DeliveryState::Delivered {
-                // So that the index of all other states is found fit.
-                query.push(" AND d.state <> 1");
-            }
-        }
-        if let Some(subscription) = filter.subscription {
-            query.push(" AND d.subscription_id = ").push_bind(subscription.as_uuid());
-        }
-        if let Some(event) = filter.event {
-            query.push(" AND d.event_id = ").push_bind(event.as_uuid());
-        }
-        if let Some(since) = filter.since {
-            push_since(&mut query, "d", since);
-        }
-        query
+    let (offset, total) = match page.position {
+        Position::Offset(offset) => (offset, Some(count_deliveries(conn, tenant, filter).await?)),
+        _ => (0, None),
     };
-    let total = match page.position {
-        Position::Offset(_) => {
-            let mut query = select("SELECT count(*) AS total FROM webhook.delivery AS d WHERE d.tenant = ");
-            Some(rows::big_count(
-                &query.build().persistent(conn.persistent).fetch_one(&mut *conn.inner).await?,
-                "total",
-            )?)
-        }
-        _ => None,
-    };
-    let mut query = select(DELIVERY);
-    push_page(&mut query, "d", page);
+    let (offset, limit) = (i64::try_from(offset).unwrap_or(i64::MAX), i64::from(page.limit) + 1);
+    let (below, enough) = (page.position, offset.saturating_add(limit));
+    let mut query = QueryBuilder::<Postgres>::new(SHOWN);
+    query.push("((");
+    push_own(&mut query, tenant, filter, below, enough);
+    if filter.state.is_none_or(|state| state == DeliveryState::Pending) {
+        query.push(") UNION ALL (");
+        push_shared(&mut query, tenant, filter, below, enough);
+    }
+    query.push("))").push(WITH).push(" ORDER BY d.id DESC LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
     let found = query.build().persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     Ok(Page::from_probe(rows::all(&found, rows::delivery)?, page.limit, total))
+}
+
+async fn count_deliveries(conn: &mut Conn<'_>, tenant: &TenantId, filter: &DeliveryFilter) -> Result<u64, Fault> {
+    let mut query =
+        QueryBuilder::<Postgres>::new("SELECT count(*) AS total FROM webhook.every_delivery AS d WHERE d.tenant = ");
+    query.push_bind(tenant.as_str().to_owned());
+    push_filter(&mut query, filter);
+    rows::big_count(&query.build().persistent(conn.persistent).fetch_one(&mut *conn.inner).await?, "total")
+}
+
+fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &DeliveryFilter) {
+    if let Some(state) = filter.state {
+        query.push(" AND d.state = ").push_bind(state.code());
+        if state != DeliveryState::Delivered {
+            // So that the index of all other states is found fit.
+            query.push(" AND d.state <> 1");
+        }
+    }
+    if let Some(subscription) = filter.subscription {
+        query.push(" AND d.subscription_id = ").push_bind(subscription.as_uuid());
+    }
+    if let Some(event) = filter.event {
+        query.push(" AND d.event_id = ").push_bind(event.as_uuid());
+    }
+    if let Some(since) = filter.since {
+        push_since(query, "d", since);
+    }
+}
+
+/// The newest deliveries that have rows of their own.
+fn push_own(
+    query: &mut QueryBuilder<Postgres>,
+    tenant: &TenantId,
+    filter: &DeliveryFilter,
+    position: Position,
+    limit: i64,
+) {
+    query.push(OWN).push_bind(tenant.as_str().to_owned());
+    push_filter(query, filter);
+    if let Position::After(id) = position {
+        query.push(" AND d.id < ").push_bind(id);
+    }
+    query.push(" ORDER BY d.id DESC LIMIT ").push_bind(limit);
+}
+
+/// The newest deliveries that share rows. Each row that is looked at has one of them at least, but for those with ids
+/// around where the page begins and ends.
+fn push_shared(
+    query: &mut QueryBuilder<Postgres>,
+    tenant: &TenantId,
+    filter: &DeliveryFilter,
+    position: Position,
+    limit: i64,
+) {
+    query.push(SHARED).push_bind(tenant.as_str().to_owned());
+    if let Position::After(id) = position {
+        query.push(" AND f.id < ").push_bind(id);
+    }
+    if let Some(event) = filter.event {
+        query.push(" AND f.event_id = ").push_bind(event.as_uuid());
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND f.created_at >= ").push_bind(since.as_millis());
+    }
+    if let Some(subscription) = filter.subscription {
+        fan_out::push_goes_to(query, subscription.as_uuid());
+    }
+    query.push(" ORDER BY f.id DESC LIMIT ").push_bind(limit.saturating_add(2 * fan_out::MEMBERS)).push(MEMBERS);
+    if let Position::After(id) = position {
+        query.push(" AND m.delivery_id < ").push_bind(id);
+    }
+    if let Some(subscription) = filter.subscription {
+        query.push(" AND m.target_id = ").push_bind(subscription.as_uuid());
+    }
+    query.push(" ORDER BY m.delivery_id DESC LIMIT ").push_bind(limit);
 }
 
 async fn attempts_of(conn: &mut Conn<'_>, tenant: &TenantId, delivery: DeliveryId) -> Result<Vec<Attempt>, Fault> {
@@ -239,10 +308,18 @@ async fn recoverable(
 ) -> Result<Vec<Recoverable>, Fault> {
     let mut query = QueryBuilder::<Postgres>::new(
         "SELECT e.id, e.event_type, d.id AS delivery_id, d.state FROM webhook.event AS e
-         LEFT JOIN webhook.delivery AS d ON d.event_id = e.id AND d.target_id = ",
+         LEFT JOIN LATERAL (
+           SELECT d.id, d.state FROM webhook.delivery AS d WHERE d.event_id = e.id AND d.target_id = ",
     );
     query.push_bind(subscription.as_uuid());
-    query.push(" WHERE NOT e.direct AND e.tenant = ").push_bind(tenant.as_str().to_owned());
+    query.push(
+        " UNION ALL
+           SELECT m.delivery_id, 0::smallint FROM webhook.fan_out AS f
+           CROSS JOIN LATERAL webhook.fan_out_members(f.id, f.open, f.targets) AS m
+           WHERE f.event_id = e.id AND m.target_id = ",
+    );
+    query.push_bind(subscription.as_uuid());
+    query.push(" LIMIT 1) AS d ON true WHERE NOT e.direct AND e.tenant = ").push_bind(tenant.as_str().to_owned());
     push_since(&mut query, "e", since);
     push_until(&mut query, "e", until);
     if let Some(after) = after {
@@ -261,6 +338,7 @@ async fn recoverable(
 }
 
 async fn retry(conn: &mut Conn<'_>, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<RetryOutcome, Fault> {
+    fan_out::spill(conn, &[id.as_uuid()]).await?;
     let found = sqlx::query(
         "SELECT d.state, d.subscription_id, d.leased AND d.next_at > $3 AS in_flight,
            d.subscription_id IS NOT NULL AND (s.id IS NULL OR s.deleted_at IS NOT NULL) AS gone
@@ -303,6 +381,7 @@ async fn cancel(
     id: DeliveryId,
     now: Timestamp,
 ) -> Result<CancelOutcome, Fault> {
+    fan_out::spill(conn, &[id.as_uuid()]).await?;
     let cancelled = sqlx::query(
         "UPDATE webhook.delivery SET state = $4, reason = $5, leased = false, next_at = $3, completed_at = $3,
            reopened_state = NULL, reopened_reason = NULL
@@ -349,6 +428,11 @@ async fn add_deliveries(
          FROM unnest($1::uuid[], $2::uuid[]) AS j (id, event_id)
          JOIN webhook.event AS e ON e.id = j.event_id AND e.tenant = $4
          JOIN webhook.subscription AS s ON s.id = $3 AND s.tenant = $4 AND s.deleted_at IS NULL
+         WHERE NOT EXISTS (
+           SELECT 1 FROM webhook.fan_out AS f
+           CROSS JOIN LATERAL webhook.fan_out_members(f.id, f.open, f.targets) AS m
+           WHERE f.event_id = e.id AND m.target_id = s.id
+         )
          ON CONFLICT DO NOTHING",
     )
     .bind(deliveries.iter().map(|added| added.id.as_uuid()).collect::<Vec<_>>())

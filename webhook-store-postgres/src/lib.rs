@@ -7,6 +7,7 @@ mod clock;
 mod delivery;
 mod error;
 mod event;
+mod fan_out;
 mod history;
 mod key;
 mod maintenance;

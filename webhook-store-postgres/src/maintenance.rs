@@ -13,7 +13,7 @@ use crate::error::Fault;
 use crate::notifier::PostgresNotifier;
 use crate::session::{Begin, Conn};
 use crate::store::PostgresStore;
-use crate::{history, rows};
+use crate::{fan_out, history, rows};
 
 /// Deliveries are counted up to so many of each kind.
 const COUNTED: i64 = 1_000_000;
@@ -73,20 +73,29 @@ async fn backlog(conn: &mut Conn<'_>, now: Timestamp) -> Result<Backlog, Fault> 
            (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery
               WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at > $1 LIMIT $2) AS d) AS later,
            (SELECT count(*) FROM (SELECT 1 FROM webhook.delivery WHERE state = 0 AND leased LIMIT $2) AS d) AS leased,
-           (SELECT next_at FROM webhook.delivery
-              WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at <= $1 ORDER BY next_at LIMIT 1) AS oldest_due",
+           (SELECT coalesce(sum(webhook.fan_out_count(open)), 0)::bigint FROM (SELECT open FROM webhook.fan_out
+              WHERE NOT leased AND next_at >= 0 AND next_at <= $1 LIMIT $3) AS f) AS shared_due,
+           (SELECT coalesce(sum(webhook.fan_out_count(open)), 0)::bigint FROM (SELECT open FROM webhook.fan_out
+              WHERE NOT leased AND next_at >= 0 AND next_at > $1 LIMIT $3) AS f) AS shared_later,
+           (SELECT coalesce(sum(webhook.fan_out_count(open)), 0)::bigint FROM (SELECT open FROM webhook.fan_out
+              WHERE leased LIMIT $3) AS f) AS shared_leased,
+           least(
+             (SELECT next_at FROM webhook.delivery
+                WHERE state = 0 AND NOT leased AND next_at >= 0 AND next_at <= $1 ORDER BY next_at LIMIT 1),
+             (SELECT next_at FROM webhook.fan_out
+                WHERE NOT leased AND next_at >= 0 AND next_at <= $1 ORDER BY next_at LIMIT 1)
+           ) AS oldest_due",
     )
     .bind(now.as_millis())
     .bind(COUNTED)
+    .bind(COUNTED / fan_out::MEMBERS)
     .persistent(conn.persistent)
     .fetch_one(&mut *conn.inner)
     .await?;
-    let due = rows::big_count(&row, "due")?;
-    Ok(Backlog {
-        pending: due + rows::big_count(&row, "later")? + rows::big_count(&row, "leased")?,
-        due,
-        oldest_due: rows::time_opt(&row, "oldest_due")?,
-    })
+    let count = |column| rows::big_count(&row, column);
+    let due = count("due")? + count("shared_due")?;
+    let (own, shared) = (count("later")? + count("leased")?, count("shared_later")? + count("shared_leased")?);
+    Ok(Backlog { pending: due + own + shared, due, oldest_due: rows::time_opt(&row, "oldest_due")? })
 }
 
 async fn prune(conn: &mut Conn<'_>, request: PruneRequest) -> Result<PruneStep, Fault> {
@@ -105,7 +114,7 @@ async fn prune(conn: &mut Conn<'_>, request: PruneRequest) -> Result<PruneStep, 
     let visited = sqlx::query(
         "SELECT e.id, e.deliveries, e.created_at < $1 AND NOT EXISTS (
            SELECT 1 FROM webhook.delivery AS d WHERE d.event_id = e.id AND (d.state = 0 OR d.completed_at >= $1)
-         ) AS over
+         ) AND NOT EXISTS (SELECT 1 FROM webhook.fan_out AS f WHERE f.event_id = e.id) AS over
          FROM webhook.event AS e WHERE e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4",
     )
     .bind(ended_before.as_millis())
@@ -167,7 +176,12 @@ async fn delete_events(conn: &mut Conn<'_>, mut ids: Vec<Uuid>, ended_before: Ti
     .persistent(conn.persistent)
     .fetch_all(&mut *conn.inner)
     .await?;
-    let mut alive = HashSet::new();
+    let shared: Vec<Uuid> = sqlx::query_scalar("SELECT event_id FROM webhook.fan_out WHERE event_id = ANY ($1)")
+        .bind(&ids)
+        .persistent(conn.persistent)
+        .fetch_all(&mut *conn.inner)
+        .await?;
+    let mut alive: HashSet<Uuid> = shared.into_iter().collect();
     for row in &found {
         if row.try_get("alive")? {
             alive.insert(rows::id(row, "event_id")?);
@@ -194,6 +208,7 @@ async fn cancel_orphans(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Resu
     if deleted.is_empty() {
         return Ok(0);
     }
+    let shared = fan_out::spill_those_to(conn, &deleted, limit).await?;
     let cancelled = sqlx::query(
         "WITH waiting AS MATERIALIZED (
            SELECT d.id FROM unnest($3::uuid[]) AS s (id)
@@ -216,7 +231,7 @@ async fn cancel_orphans(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Resu
     .execute(&mut *conn.inner)
     .await?
     .rows_affected();
-    if cancelled < u64::from(limit) {
+    if cancelled < u64::from(limit) && shared < u64::from(limit) {
         // A deleted subscription gets no new deliveries: where none is left, it need not be looked at again.
         sqlx::query(
             "UPDATE webhook.subscription AS s SET settled = true
@@ -224,7 +239,9 @@ async fn cancel_orphans(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Resu
                AND NOT EXISTS (SELECT 1 FROM webhook.delivery AS d
                  WHERE d.state = 0 AND NOT d.leased AND d.target_id = s.id)
                AND NOT EXISTS (SELECT 1 FROM webhook.delivery AS d
-                 WHERE d.state = 0 AND d.leased AND d.target_id = s.id)",
+                 WHERE d.state = 0 AND d.leased AND d.target_id = s.id)
+               AND NOT EXISTS (SELECT 1 FROM webhook.fan_out AS f
+                 WHERE f.tenant = s.tenant AND position(uuid_send(s.id) IN f.targets) > 0)",
         )
         .bind(&deleted)
         .persistent(conn.persistent)

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use webhook_core::Timestamp;
 
+use crate::fan_out;
+
 /// Lost leases are looked for this often.
 const RESCUE_INTERVAL: Duration = Duration::from_millis(500);
 /// After a walk that found one target alone, so many claims go without.
@@ -29,6 +31,8 @@ struct State {
     floor: Option<Timestamp>,
     /// Claims that still go without a walk.
     alone: u32,
+    /// Deliveries in a fan-out, on average of those seen last; 0 before any was seen.
+    crowd: u32,
 }
 
 impl Progress {
@@ -59,6 +63,20 @@ impl Progress {
             state.floor = None;
         }
         state.floor.unwrap_or(Timestamp::EPOCH)
+    }
+
+    /// So many fan-outs have about so many deliveries.
+    pub(crate) fn fan_outs(&self, deliveries: i64) -> i64 {
+        let crowd = match self.state().crowd {
+            0 => fan_out::LEAST as i64,
+            seen => i64::from(seen),
+        };
+        (deliveries + crowd - 1) / crowd
+    }
+
+    /// Those seen had so many deliveries.
+    pub(crate) fn saw_fan_outs(&self, fan_outs: usize, deliveries: usize) {
+        self.state().crowd = u32::try_from(deliveries / fan_outs.max(1)).unwrap_or(u32::MAX).max(1);
     }
 
     /// Whether a claim may go without a walk: there was one a few claims ago.

@@ -36,6 +36,7 @@ fn migrator() -> Migrator {
         (1, "initial", include_str!("../migrations/0001_initial.sql")),
         (2, "capture", include_str!("../migrations/0002_capture.sql")),
         (3, "receipts", include_str!("../migrations/0003_receipts.sql")),
+        (4, "fan_out", include_str!("../migrations/0004_fan_out.sql")),
     ];
     let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)

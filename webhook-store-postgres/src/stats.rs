@@ -60,7 +60,7 @@ async fn count_events(
         }
         // A delivery is not older than its event.
         Some(_) => {
-            "SELECT count(*) AS events FROM webhook.delivery AS d JOIN webhook.event AS e ON e.id = d.event_id
+            "SELECT count(*) AS events FROM webhook.every_delivery AS d JOIN webhook.event AS e ON e.id = d.event_id
              WHERE d.tenant = $1 AND d.subscription_id = $4 AND d.id >= $2 AND e.created_at >= $3"
         }
     };
@@ -84,11 +84,11 @@ async fn count_deliveries(
 ) -> Result<(), Fault> {
     let sql = match subscription {
         None => {
-            "SELECT state, count(*) AS deliveries FROM webhook.delivery
+            "SELECT state, count(*) AS deliveries FROM webhook.every_delivery
              WHERE tenant = $1 AND id >= $2 AND created_at >= $3 AND $4::uuid IS NULL GROUP BY state"
         }
         Some(_) => {
-            "SELECT state, count(*) AS deliveries FROM webhook.delivery
+            "SELECT state, count(*) AS deliveries FROM webhook.every_delivery
              WHERE tenant = $1 AND subscription_id = $4 AND id >= $2 AND created_at >= $3 GROUP BY state"
         }
     };

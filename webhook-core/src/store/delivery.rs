@@ -78,7 +78,9 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
     ///   the fifth ends it as exhausted with the reason `lost_leases`.
     /// - Fair: repeated claims that go on from the returned cursor reach every target that has due deliveries, however
     ///   many another one has, in a number of calls that depends on how many targets have open deliveries only.
-    /// - Deliveries of one target come oldest due first.
+    /// - Deliveries of one target come oldest due first, as far as a claim sees: it looks at a bounded number of what is
+    ///   due, so that a target's turn may be brought by a younger one. Where order matters, the receiver goes by the
+    ///   message's own time.
     async fn claim(&self, request: ClaimRequest<'_>) -> Result<Claimed, StoreError>;
 
     /// Leases these deliveries, as far as [`DeliveryStore::claim`] would: the answer to hints.
