@@ -113,7 +113,8 @@ async fn write(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[(usize, &Outcome
            FROM unnest($27::uuid[], $28::uuid[], $29::bigint[], $30::text[], $31::uuid[]) WITH ORDINALITY
              AS g (a, b, token, tenant, event_id, n)
            JOIN webhook.fan_out AS f ON f.id >= g.a AND f.id <= g.b
-           WHERE f.leased AND f.token = g.token AND f.tenant = g.tenant AND f.event_id = g.event_id FOR UPDATE OF f
+           WHERE f.leased AND f.token = g.token AND f.tenant = g.tenant AND f.event_id = g.event_id
+           ORDER BY f.id FOR UPDATE OF f
          ), h AS MATERIALIZED (
            SELECT array_agg(n) AS ns, array_agg(id) AS ids, array_agg(open) AS opens, array_agg(created_at) AS created,
              array_agg(payload_bytes) AS sizes FROM held

@@ -264,7 +264,7 @@ async fn spill_seen(conn: &mut Conn<'_>, from: &[Uuid], to: &[Uuid], masks: &[i6
         "WITH held AS MATERIALIZED (
            SELECT f.*, f.open & i.mask AS gone FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS i (a, b, mask)
            JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b
-           WHERE f.open & i.mask <> 0 FOR UPDATE OF f
+           WHERE f.open & i.mask <> 0 ORDER BY f.id FOR UPDATE OF f
          ), spilled AS (
            INSERT INTO webhook.delivery
              (id, tenant, event_id, target_id, subscription_id, next_at, token, leased, payload_bytes, created_at)
@@ -275,7 +275,11 @@ async fn spill_seen(conn: &mut Conn<'_>, from: &[Uuid], to: &[Uuid], masks: &[i6
          ), emptied AS (
            DELETE FROM webhook.fan_out AS f USING held AS h WHERE f.id = h.id AND h.open = h.gone
          ), left_over AS (
-           UPDATE webhook.fan_out AS f SET open = h.open & ~h.gone FROM held AS h WHERE f.id = h.id AND h.open <> h.gone
+           UPDATE webhook.fan_out AS f SET
+             open = h.open & ~h.gone,
+             -- It has other targets than its line now, and would stand before those that it has no part in.
+             line = CASE WHEN h.leased THEN h.line ELSE webhook.fan_out_line(h.id, h.open & ~h.gone, h.targets) END
+           FROM held AS h WHERE f.id = h.id AND h.open <> h.gone
          )
          SELECT coalesce(sum(webhook.fan_out_count(gone)), 0)::bigint FROM held",
     );

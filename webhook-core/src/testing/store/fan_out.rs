@@ -591,3 +591,28 @@ pub async fn a_deleted_subscription_takes_only_its_own_deliveries_of_large_event
     let (leases, lost) = claim_all(&scene, at(5 + LEASE), 64, &Room::all(u32::MAX)).await;
     assert_eq!((once(&leases).len(), lost), (3 * 68, 68));
 }
+
+pub async fn what_is_left_of_events_does_not_stand_before_whole_ones(scene: Scene) {
+    const EVENTS: u64 = 80;
+    let records = scene.subscribe_many(2).await;
+    let mut last = None;
+    for second in 0..EVENTS {
+        let (_, deliveries) = emit(&scene, &records, at(second)).await;
+        if second + 1 < EVENTS {
+            let cancelled = scene.store.cancel(&scene.tenant, deliveries[1], at(EVENTS)).await;
+            assert_eq!(cancelled.expect("the store works"), CancelOutcome::Done);
+        }
+        last = Some(deliveries[1]);
+    }
+    // The other target has no room: its deliveries are what is oldest, all the while.
+    let mut room = Room::all(10);
+    room.of.insert(records[0].id.into(), 0);
+    let (mut found, mut cursor) = (Vec::new(), None);
+    for _ in 0..6 {
+        let request = ClaimRequest::new(at(EVENTS), at(EVENTS + LEASE), scene.token(), 1, &room).with_cursor(cursor);
+        let claimed = scene.claim_with(request).await;
+        cursor = claimed.cursor;
+        found.extend(claimed.leases.iter().map(|lease| lease.delivery));
+    }
+    assert_eq!(found, last.into_iter().collect::<Vec<_>>());
+}

@@ -121,6 +121,7 @@ macro_rules! store_conformance {
                 deliveries_of_a_large_event_that_wait_are_not_added_again
                 a_large_event_stays_while_one_of_its_deliveries_is_open
                 a_deleted_subscription_takes_only_its_own_deliveries_of_large_events
+                what_is_left_of_events_does_not_stand_before_whole_ones
             ]
             history: [
                 deliveries_of_other_tenants_are_unknown
