@@ -11,7 +11,7 @@
 //! would look at all of them again. So it begins where the oldest due delivery stood that it last saw (the *floor*),
 //! and every few seconds at the very beginning.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -21,8 +21,9 @@ use webhook_core::{
     DeliveryId, DeliveryState, EventId, Generation, Reason, Sealed, SubscriptionId, Target, TargetId, Timestamp,
 };
 
+use crate::choice::{Candidate, Choice, Walk, sort, takes_deliveries};
 use crate::error::Fault;
-use crate::fan_out::{self, FanOut, Taken};
+use crate::fan_out;
 use crate::progress::Progress;
 use crate::rows;
 use crate::session::Conn;
@@ -35,14 +36,6 @@ const WALK: i64 = 256;
 const LOST_LEASES: i32 = 5;
 /// So many lost leases are taken up at once.
 const RESCUED: i64 = 1000;
-
-/// Whether the subscription `s` of a delivery `d` takes deliveries at `$1`.
-macro_rules! takes_deliveries {
-    () => {
-        "(s.id IS NOT NULL AND s.deleted_at IS NULL AND s.disabled_reason IS NULL
-          AND (s.paused_until IS NULL OR s.paused_until <= $1))"
-    };
-}
 
 /// The deliveries that `$found` yields and locks, with what a lease of them needs.
 macro_rules! candidates {
@@ -128,38 +121,6 @@ const WALK_ON_LINES: &str = "WITH RECURSIVE walk (line, next_at, step) AS (
      )
      SELECT line, next_at FROM walk ORDER BY line";
 
-const TERMS: &str = concat!(
-    "SELECT s.id, s.version, s.paused_until IS NOT NULL AS paused, ",
-    takes_deliveries!(),
-    " AS fit FROM webhook.subscription AS s WHERE s.id = ANY ($2)"
-);
-
-/// A due delivery.
-#[derive(Clone)]
-struct Candidate {
-    lease: Lease,
-    due: Timestamp,
-    fit: bool,
-    /// The row it shares with others, if it does.
-    fan_out: Option<Uuid>,
-}
-
-/// The targets and lines that a walk came to, in its order, with their oldest due deliveries.
-struct Walk {
-    stops: BTreeMap<TargetId, Vec<Candidate>>,
-    /// Where it stopped; none when it came to the end.
-    stopped: Option<TargetId>,
-}
-
-/// A shared row that a claim looked at.
-struct Shared {
-    row: FanOut,
-    /// Which of its deliveries are fit.
-    fit: u64,
-    /// Which of them stay whatever happens.
-    keep: u64,
-}
-
 /// Leases that were lost.
 #[derive(Clone, Copy, Default)]
 struct Rescued {
@@ -229,8 +190,7 @@ pub(crate) async fn claim_ids(
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
     let Rescued { lost, exhausted, .. } = rescue(conn, ask, Some(&ids)).await?;
     let mut choice = Choice::new(ask);
-    let (from, to): (Vec<_>, Vec<_>) =
-        ids.iter().map(|id| fan_out::places(*id)).collect::<BTreeSet<_>>().into_iter().unzip();
+    let (from, to) = fan_out::all_places(&ids);
     let query = sqlx::query(NAMED).bind(ask.now.as_millis()).bind(ids);
     let mut found = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
     let query = sqlx::query(NAMED_FAN_OUTS).bind(ask.now.as_millis()).bind(from).bind(to);
@@ -270,8 +230,8 @@ async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]
                 .await?
         }
     };
-    let mut rescued = rescue_fan_outs(conn, ask, ids).await?;
-    rescued.more |= over.len() as i64 >= RESCUED;
+    let (lost, more) = fan_out::rescue(conn, ask.now, ids, RESCUED).await?;
+    let mut rescued = Rescued { lost, exhausted: 0, more: more || over.len() as i64 >= RESCUED };
     if over.is_empty() {
         return Ok(rescued);
     }
@@ -296,43 +256,6 @@ async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]
     rescued.lost += count(states.len());
     rescued.exhausted = count(states.iter().filter(|state| **state != DeliveryState::Pending.code()).count());
     Ok(rescued)
-}
-
-/// The same for deliveries that share a row: each gets its own.
-async fn rescue_fan_outs(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]>) -> Result<Rescued, Fault> {
-    const OVER: &str = "SELECT id FROM webhook.fan_out WHERE leased AND next_at <= $1 ORDER BY next_at LIMIT $2
-         FOR UPDATE SKIP LOCKED";
-    const OVER_NAMED: &str = "SELECT f.id FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b)
-         JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b
-         WHERE f.leased AND f.next_at <= $1 FOR UPDATE OF f SKIP LOCKED";
-    let now = ask.now.as_millis();
-    let query = match ids {
-        None => sqlx::query_scalar(OVER).bind(now).bind(RESCUED / fan_out::MEMBERS),
-        Some(ids) => {
-            let places = ids.iter().map(|id| fan_out::places(*id)).collect::<BTreeSet<_>>();
-            let (from, to): (Vec<_>, Vec<_>) = places.into_iter().unzip();
-            sqlx::query_scalar(OVER_NAMED).bind(now).bind(from).bind(to)
-        }
-    };
-    let over: Vec<Uuid> = query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
-    if over.is_empty() {
-        return Ok(Rescued::default());
-    }
-    let more = over.len() as i64 >= RESCUED / fan_out::MEMBERS;
-    let lost = sqlx::query(
-        "WITH gone AS (DELETE FROM webhook.fan_out WHERE id = ANY ($1) RETURNING *)
-         INSERT INTO webhook.delivery
-           (id, tenant, event_id, target_id, subscription_id, next_at, token, lost, payload_bytes, created_at)
-         SELECT m.delivery_id, g.tenant, g.event_id, m.target_id, m.target_id, g.next_at, g.token, 1, g.payload_bytes,
-           g.created_at
-         FROM gone AS g CROSS JOIN LATERAL webhook.fan_out_members(g.id, g.open, g.targets) AS m
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(over)
-    .persistent(conn.persistent)
-    .execute(&mut *conn.inner)
-    .await?;
-    Ok(Rescued { lost: u32::try_from(lost.rows_affected()).unwrap_or(u32::MAX), exhausted: 0, more })
 }
 
 /// When the next delivery is due that is not due yet, and not leased.
@@ -452,178 +375,6 @@ async fn walk_lines(
     Ok(Walk { stops, stopped: stopped.map(TargetId::from_uuid) })
 }
 
-/// What is leased.
-struct Choice<'a> {
-    ask: &'a ClaimRequest<'a>,
-    seen: HashSet<DeliveryId>,
-    given: HashMap<TargetId, u32>,
-    leased: Vec<Candidate>,
-    fan_outs: BTreeMap<Uuid, Shared>,
-}
-
-impl<'a> Choice<'a> {
-    fn new(ask: &'a ClaimRequest<'a>) -> Self {
-        let (seen, given) = (HashSet::new(), HashMap::new());
-        Self { ask, seen, given, leased: Vec::new(), fan_outs: BTreeMap::new() }
-    }
-
-    /// Looks at rows that deliveries share; the deliveries, but for those seen before.
-    async fn share(&mut self, conn: &mut Conn<'_>, found: &[PgRow]) -> Result<Vec<Candidate>, Fault> {
-        let found = rows::all(found, FanOut::decode)?;
-        let new: Vec<_> = found.into_iter().filter(|row| !self.fan_outs.contains_key(&row.id)).collect();
-        let targets: BTreeSet<Uuid> = new.iter().flat_map(|row| row.members().map(|(_, target)| target)).collect();
-        let mut terms: HashMap<Uuid, (Generation, bool, bool)> = HashMap::with_capacity(targets.len());
-        if !targets.is_empty() {
-            let query = sqlx::query(TERMS).bind(self.ask.now.as_millis()).bind(targets.into_iter().collect::<Vec<_>>());
-            for row in &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await? {
-                let of = (Generation::new(row.try_get("version")?), row.try_get("paused")?, row.try_get("fit")?);
-                terms.insert(rows::id(row, "id")?, of);
-            }
-        }
-        let mut candidates = Vec::new();
-        for row in new {
-            let mut mask = 0;
-            for (delivery, target) in row.members() {
-                let (version, paused, fit) = terms.get(&target).copied().unwrap_or((Generation::ZERO, false, false));
-                let target = Target::Subscription(SubscriptionId::from_uuid(target));
-                let (token, until) = (self.ask.token, self.ask.lease_until);
-                let mut lease = Lease::new(delivery, row.tenant.clone(), row.event, target, token, until);
-                (lease.version, lease.paused, lease.payload_bytes) = (version, paused, row.payload_bytes);
-                mask |= u64::from(fit) << fan_out::bit(delivery.as_uuid());
-                candidates.push(Candidate { lease, due: row.due, fit, fan_out: Some(row.id) });
-            }
-            self.fan_outs.insert(row.id, Shared { row, fit: mask, keep: 0 });
-        }
-        sort(&mut candidates);
-        Ok(candidates)
-    }
-
-    /// What is not named stays where it is, fit or not.
-    fn only(&mut self, named: &HashSet<DeliveryId>) {
-        for shared in self.fan_outs.values_mut() {
-            for (delivery, _) in shared.row.members().filter(|(delivery, _)| !named.contains(delivery)) {
-                shared.keep |= 1 << fan_out::bit(delivery.as_uuid());
-            }
-        }
-    }
-
-    /// Where a walk finds a delivery: at its line, or at its target.
-    fn stop(&self, candidate: &Candidate) -> TargetId {
-        let line = candidate.fan_out.and_then(|id| self.fan_outs.get(&id)).map(|shared| shared.row.line);
-        line.unwrap_or(candidate.lease.target.id())
-    }
-
-    /// The walk over deliveries that are all that is due.
-    fn within(&self, all: &[Candidate]) -> Walk {
-        let mut stops: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
-        for candidate in all.iter().filter(|candidate| candidate.fit) {
-            let stop = self.stop(candidate);
-            if self.ask.cursor.is_none_or(|cursor| stop > cursor) {
-                stops.entry(stop).or_default().push(candidate.clone());
-            }
-        }
-        Walk { stops, stopped: None }
-    }
-
-    /// Takes from each stop of the walk in turn, up to half of the limit; tells where the next walk begins.
-    ///
-    /// A target may be in several lines, and have rows of its own: whatever brings its turn, its oldest goes first.
-    fn take_walk(&mut self, walk: &Walk, oldest: &[Candidate]) -> Option<TargetId> {
-        let share = self.ask.limit.div_ceil(2) as usize;
-        let each = (share / walk.stops.len().max(1)).max(1);
-        let mut queues: HashMap<TargetId, VecDeque<&Candidate>> = HashMap::new();
-        if !self.fan_outs.is_empty() {
-            let mut all: Vec<_> = oldest.iter().chain(walk.stops.values().flatten()).collect();
-            all.sort_by_key(|candidate| (candidate.due, candidate.lease.delivery));
-            for candidate in all.into_iter().filter(|candidate| candidate.fit) {
-                queues.entry(candidate.lease.target.id()).or_default().push_back(candidate);
-            }
-        }
-        let mut last = self.ask.cursor;
-        for (stop, candidates) in &walk.stops {
-            if self.leased.len() >= share {
-                return last;
-            }
-            // A row that is shared is not taken apart for the sake of evenness.
-            let first = candidates.first().and_then(|candidate| candidate.fan_out);
-            let together = candidates.iter().take_while(|candidate| first.is_some() && candidate.fan_out == first);
-            let enough = (self.leased.len() + each.max(together.count())).min(share);
-            for candidate in candidates {
-                if self.leased.len() < enough {
-                    let queue = queues.get_mut(&candidate.lease.target.id());
-                    let unseen = queue.and_then(|queue| {
-                        while queue.front().is_some_and(|first| self.seen.contains(&first.lease.delivery)) {
-                            queue.pop_front();
-                        }
-                        queue.front().copied()
-                    });
-                    self.offer(unseen.unwrap_or(candidate));
-                }
-            }
-            last = Some(*stop);
-        }
-        walk.stopped
-    }
-
-    fn room(&self, target: TargetId) -> u32 {
-        self.ask.room.get(target).saturating_sub(self.given.get(&target).copied().unwrap_or(0))
-    }
-
-    fn offer(&mut self, candidate: &Candidate) {
-        let (id, target) = (candidate.lease.delivery, candidate.lease.target.id());
-        if !candidate.fit || self.seen.contains(&id) {
-            return;
-        }
-        if self.leased.len() < self.ask.limit as usize && self.room(target) > 0 {
-            *self.given.entry(target).or_default() += 1;
-            self.seen.insert(id);
-            self.leased.push(candidate.clone());
-        }
-    }
-
-    async fn lease(mut self, conn: &mut Conn<'_>) -> Result<Vec<Lease>, Fault> {
-        let (mut alone, mut shared) = (Vec::new(), BTreeMap::<Uuid, u64>::new());
-        for candidate in &self.leased {
-            let id = candidate.lease.delivery.as_uuid();
-            match candidate.fan_out {
-                Some(row) => *shared.entry(row).or_default() |= 1 << fan_out::bit(id),
-                None => alone.push(id),
-            }
-        }
-        if !alone.is_empty() {
-            sqlx::query("UPDATE webhook.delivery SET next_at = $2, token = $3, leased = true WHERE id = ANY ($1)")
-                .bind(alone)
-                .bind(self.ask.lease_until.as_millis())
-                .bind(self.ask.token.get())
-                .persistent(conn.persistent)
-                .execute(&mut *conn.inner)
-                .await?;
-        }
-        let mut taken = Taken::default();
-        for (id, leased) in shared {
-            if let Some(of) = self.fan_outs.get(&id) {
-                taken.push(&of.row, leased, self.spilled(of, leased));
-            }
-        }
-        taken.write(conn, self.ask.token, self.ask.lease_until).await?;
-        sort(&mut self.leased);
-        Ok(self.leased.into_iter().map(|candidate| candidate.lease).collect())
-    }
-
-    /// Those of a row that have to wait for their own sake.
-    fn spilled(&self, of: &Shared, leased: u64) -> u64 {
-        let mut spilled = 0;
-        for (delivery, target) in of.row.members() {
-            let bit = 1 << fan_out::bit(delivery.as_uuid());
-            let waits = of.fit & bit == 0 || self.room(TargetId::from_uuid(target)) == 0;
-            if leased & bit == 0 && of.keep & bit == 0 && waits {
-                spilled |= bit;
-            }
-        }
-        spilled
-    }
-}
-
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
@@ -633,11 +384,6 @@ fn candidates(ask: &ClaimRequest<'_>, found: &[PgRow]) -> Result<Vec<Candidate>,
     let mut candidates = found.iter().map(|row| candidate(ask, row)).collect::<Result<Vec<_>, _>>()?;
     sort(&mut candidates);
     Ok(candidates)
-}
-
-/// Oldest due first.
-fn sort(candidates: &mut [Candidate]) {
-    candidates.sort_by_key(|candidate| (candidate.due, candidate.lease.delivery));
 }
 
 fn candidate(ask: &ClaimRequest<'_>, row: &PgRow) -> Result<Candidate, Fault> {

@@ -5,7 +5,7 @@
 //! for stays together in another row. A delivery gets its own row too with its first attempt, or when it is given back,
 //! cancelled, retried or its lease is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder, Row};
@@ -27,6 +27,11 @@ const PLACE: u128 = 63;
 /// The ids that the row with this delivery may have, if it is in one.
 pub(crate) fn places(id: Uuid) -> (Uuid, Uuid) {
     (Uuid::from_u128(id.as_u128() & !PLACE), Uuid::from_u128(id.as_u128() | PLACE))
+}
+
+/// The same of several, each once, in order.
+pub(crate) fn all_places(ids: &[Uuid]) -> (Vec<Uuid>, Vec<Uuid>) {
+    ids.iter().map(|id| places(*id)).collect::<BTreeSet<_>>().into_iter().unzip()
 }
 
 /// Which of its row a delivery is.
@@ -55,12 +60,13 @@ pub(crate) struct FanOuts<'a> {
 impl<'a> FanOuts<'a> {
     /// Takes the deliveries of an item, as far as they are worth it; those that are left, by their positions.
     pub(crate) fn take(&mut self, unit: i32, item: &'a AcceptItem) -> Vec<usize> {
+        if item.deliveries.len() < LEAST {
+            return (0..item.deliveries.len()).collect();
+        }
         let mut groups: BTreeMap<Group, Vec<usize>> = BTreeMap::new();
-        if item.deliveries.len() >= LEAST {
-            for (position, delivery) in item.deliveries.iter().enumerate() {
-                let lease = delivery.lease.map(|LeaseGrant { token, until }| (token.get(), until.as_millis()));
-                groups.entry((places(delivery.id.as_uuid()).0, lease)).or_default().push(position);
-            }
+        for (position, delivery) in item.deliveries.iter().enumerate() {
+            let lease = delivery.lease.map(|LeaseGrant { token, until }| (token.get(), until.as_millis()));
+            groups.entry((places(delivery.id.as_uuid()).0, lease)).or_default().push(position);
         }
         let mut left = Vec::new();
         for ((first, lease), positions) in groups {
@@ -69,7 +75,7 @@ impl<'a> FanOuts<'a> {
                 None => left.extend(positions),
             }
         }
-        if item.deliveries.len() < LEAST { (0..item.deliveries.len()).collect() } else { left }
+        left
     }
 
     fn push(
@@ -316,4 +322,46 @@ pub(crate) async fn spill_those_to(conn: &mut Conn<'_>, subscriptions: &[Uuid], 
     };
     spill(conn, &rows.iter().flat_map(all).collect::<Vec<_>>()).await?;
     Ok(rows.len() as u64)
+}
+
+/// Gives deliveries rows of their own whose leases were lost, these or up to about `limit`: how many, and whether there may
+/// be more.
+pub(crate) async fn rescue(
+    conn: &mut Conn<'_>,
+    now: Timestamp,
+    ids: Option<&[Uuid]>,
+    limit: i64,
+) -> Result<(u32, bool), Fault> {
+    const OVER: &str = "SELECT id FROM webhook.fan_out WHERE leased AND next_at <= $1 ORDER BY next_at LIMIT $2
+         FOR UPDATE SKIP LOCKED";
+    const OVER_NAMED: &str = "SELECT f.id FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b)
+         JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b
+         WHERE f.leased AND f.next_at <= $1 FOR UPDATE OF f SKIP LOCKED";
+    let (now, limit) = (now.as_millis(), limit / MEMBERS);
+    let query = match ids {
+        None => sqlx::query_scalar(OVER).bind(now).bind(limit),
+        Some(ids) => {
+            let (from, to) = all_places(ids);
+            sqlx::query_scalar(OVER_NAMED).bind(now).bind(from).bind(to)
+        }
+    };
+    let over: Vec<Uuid> = query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
+    if over.is_empty() {
+        return Ok((0, false));
+    }
+    let more = over.len() as i64 >= limit;
+    let lost = sqlx::query(
+        "WITH gone AS (DELETE FROM webhook.fan_out WHERE id = ANY ($1) RETURNING *)
+         INSERT INTO webhook.delivery
+           (id, tenant, event_id, target_id, subscription_id, next_at, token, lost, payload_bytes, created_at)
+         SELECT m.delivery_id, g.tenant, g.event_id, m.target_id, m.target_id, g.next_at, g.token, 1, g.payload_bytes,
+           g.created_at
+         FROM gone AS g CROSS JOIN LATERAL webhook.fan_out_members(g.id, g.open, g.targets) AS m
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(over)
+    .persistent(conn.persistent)
+    .execute(&mut *conn.inner)
+    .await?;
+    Ok((u32::try_from(lost.rows_affected()).unwrap_or(u32::MAX), more))
 }

@@ -2,6 +2,7 @@
 
 mod capture;
 mod captured;
+mod choice;
 mod claim;
 mod clock;
 mod delivery;
