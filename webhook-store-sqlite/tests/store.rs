@@ -31,7 +31,8 @@ async fn only_one_store_has_a_file_open_and_the_next_one_may_when_it_is_closed()
 
 #[tokio::test]
 async fn a_closed_store_is_unavailable() {
-    let store = Scene::new().open().await;
+    let scene = Scene::new();
+    let store = scene.open().await;
     store.close().await.expect("it closes");
     assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
     assert!(matches!(store.accept(at(0), &[]).await, Err(StoreError::Unavailable(_))));
@@ -110,7 +111,8 @@ async fn leases_of_the_process_before_are_over_at_once_and_count_as_lost() {
 
 #[tokio::test]
 async fn a_job_that_fails_takes_no_other_of_its_batch_with_it() {
-    let store = Scene::new().open().await;
+    let scene = Scene::new();
+    let store = scene.open().await;
     let (subscription, generation) = subscribe(&store, 1).await;
     for number in 100..120 {
         accept(&store, unit(subscription, generation, number)).await;
@@ -153,7 +155,8 @@ async fn a_job_that_fails_takes_no_other_of_its_batch_with_it() {
 
 #[tokio::test]
 async fn asking_again_with_the_same_events_stores_them_once() {
-    let store = Scene::new().open().await;
+    let scene = Scene::new();
+    let store = scene.open().await;
     let (subscription, generation) = subscribe(&store, 1).await;
     for _ in 0..2 {
         accept(&store, unit(subscription, generation, 2)).await;
@@ -163,7 +166,8 @@ async fn asking_again_with_the_same_events_stores_them_once() {
 
 #[tokio::test]
 async fn batches_of_any_size_are_stored_whole() {
-    let store = Scene::new().open().await;
+    let scene = Scene::new();
+    let store = scene.open().await;
     let (subscription, generation) = subscribe(&store, 1).await;
     let mut next = 100;
     for size in [1, 2, 3, 63, 64, 65, 127, 200] {
