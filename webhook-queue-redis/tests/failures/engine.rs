@@ -130,10 +130,21 @@ async fn no_outage_of_redis_loses_or_doubles_a_delivery_or_delays_accepting() {
 /// Hints that nobody takes any more, because every process has given Redis up, would keep it full for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_its_own_hints_filled_is_used_again() {
+    filled_and_used_again(4_000_000, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_holds_far_more_hints_than_it_may_is_used_again() {
+    filled_and_used_again(12_000_000, 6_000_000).await;
+}
+
+/// Hints of so many bytes fill a server, and then it may hold so many bytes fewer.
+async fn filled_and_used_again(bytes: u64, fewer: u64) {
     let server = RedisServer::start();
     let used = server.command(&["INFO", "memory"]);
     let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
-    assert_eq!(server.command(&["CONFIG", "SET", "maxmemory", &(used + 4_000_000).to_string()]), "OK");
+    let limit_to = |limit: u64| assert_eq!(server.command(&["CONFIG", "SET", "maxmemory", &limit.to_string()]), "OK");
+    limit_to(used + bytes);
     let fleet = Fleet::start(&server).await;
     // This one accepts only: it never takes a hint.
     let api = fleet.engine(&server);
@@ -147,6 +158,7 @@ async fn a_server_that_its_own_hints_filled_is_used_again() {
     while queue.push(&(filled..filled + 10).map(hint).collect::<Vec<_>>()).await.is_ok() {
         filled += 10;
     }
+    limit_to(used + bytes - fewer);
     eventually("it is given up", async || {
         api.emit(&TenantId::default(), NewEvent::new("a.b".parse().unwrap(), "{}")).await.unwrap();
         api.check_queue().await.unwrap().is_err()
