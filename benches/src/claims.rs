@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -200,7 +201,7 @@ async fn rounds_of(
                 attempt.event_type = events.get(&lease.event).and_then(|event| event.event_type.clone());
                 let next = NextStep::End(DeliveryState::Delivered, None);
                 let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, next);
-                outcome.attempt = Some(attempt);
+                outcome.attempt = Some(Arc::new(attempt));
                 outcome
             })
             .collect();

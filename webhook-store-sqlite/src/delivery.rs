@@ -56,7 +56,7 @@ async fn record(conn: &mut SqliteConnection, now: Timestamp, outcomes: &[Outcome
     }
     if !done.is_empty() {
         update_deliveries(conn, now, done.iter().map(|(outcome, _)| *outcome)).await?;
-        let attempts: Vec<_> = done.iter().filter_map(|(outcome, _)| outcome.attempt.as_ref()).collect();
+        let attempts: Vec<_> = done.iter().filter_map(|(outcome, _)| outcome.attempt.as_deref()).collect();
         insert_attempts(conn, &attempts).await?;
         apply_effects(conn, now, &done).await?;
     }

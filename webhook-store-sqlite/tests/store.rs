@@ -129,7 +129,7 @@ async fn a_job_that_fails_takes_no_other_of_its_batch_with_it() {
     let outcome_of = |place: usize, number: u32, next| {
         let lease = &leases[place];
         let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, next);
-        outcome.attempt = Some(attempt_of(place, number));
+        outcome.attempt = Some(attempt_of(place, number).into());
         outcome
     };
     let first = outcome_of(0, 1, NextStep::RetryAt(at(1)));

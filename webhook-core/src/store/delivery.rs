@@ -1,6 +1,7 @@
 //! The role that leases deliveries to workers and records what came of them.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -39,8 +40,8 @@ pub struct Outcome {
     pub delivery: DeliveryId,
     /// The lease's token.
     pub token: LeaseToken,
-    /// The attempt; none when the delivery ended without one.
-    pub attempt: Option<Attempt>,
+    /// The attempt; none when the delivery ended without one. Shared, as outcomes are handed on until they are recorded.
+    pub attempt: Option<Arc<Attempt>>,
     /// What becomes of the delivery.
     pub next: NextStep,
     /// What it means for the subscription.

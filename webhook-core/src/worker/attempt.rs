@@ -147,7 +147,7 @@ impl Worker {
     ) {
         crate::metrics::attempted(&attempt);
         let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, next);
-        outcome.attempt = Some(attempt);
+        outcome.attempt = Some(Arc::new(attempt));
         outcome.effect = effect;
         let recorded = self.recorder.record(outcome, lease.until, abort).await;
         self.held().remove(&lease.delivery);

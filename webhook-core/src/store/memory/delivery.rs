@@ -56,19 +56,18 @@ impl State {
         Recorded::Done
     }
 
-    fn write_attempt(&mut self, tenant: &TenantId, delivery: DeliveryId, attempt: &Attempt) {
-        let attempt = Arc::new(attempt.clone());
+    fn write_attempt(&mut self, tenant: &TenantId, delivery: DeliveryId, attempt: &Arc<Attempt>) {
         if let Some(row) = self.deliveries.get_mut(&delivery) {
             row.attempts = attempt.number;
             row.last_status_code = attempt.status_code;
             row.last_error = attempt.failure.as_ref().map(|failure| failure.kind);
             row.last_attempt_at = Some(attempt.started_at);
-            row.history.push(Arc::clone(&attempt));
+            row.history.push(Arc::clone(attempt));
         }
         if let Some(row) = attempt.subscription_id.and_then(|id| self.subscriptions.get_mut(&id)) {
-            row.attempts.insert(attempt.id, Arc::clone(&attempt));
+            row.attempts.insert(attempt.id, Arc::clone(attempt));
         }
-        self.tenant(tenant).attempts.insert(attempt.id, attempt);
+        self.tenant(tenant).attempts.insert(attempt.id, Arc::clone(attempt));
     }
 
     fn apply(&mut self, tenant: &TenantId, subscription: SubscriptionId, effect: TargetEffect, now: Timestamp) {

@@ -1,5 +1,6 @@
 //! Promises of `HistoryStore` about what is shown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -97,7 +98,7 @@ pub async fn attempts_come_back_as_they_were_recorded(scene: Scene) {
     for status in [503, 429] {
         let lease = scene.lease(delivery, at(20)).await;
         let mut outcome = scene.failure(&lease, at(2), NextStep::RetryAt(at(10)));
-        if let Some(attempt) = &mut outcome.attempt {
+        if let Some(attempt) = outcome.attempt.as_mut().map(Arc::make_mut) {
             attempt.status_code = Some(status);
             attempt.event_type = Some("order.paid".parse().expect("a legal type"));
             attempt.target_url = "https://example.com/h\u{f6}ok?x=%00".to_owned();
@@ -184,7 +185,7 @@ pub async fn percentiles_are_by_nearest_rank(scene: Scene) {
         let (_, delivery) = scene.emit(&record, at(1)).await;
         let lease = scene.lease(delivery, at(1)).await;
         let mut outcome = scene.success(&lease, at(1));
-        if let Some(attempt) = &mut outcome.attempt {
+        if let Some(attempt) = outcome.attempt.as_mut().map(Arc::make_mut) {
             attempt.duration = Duration::from_millis(millis);
         }
         scene.record(at(2), outcome).await;

@@ -216,7 +216,7 @@ impl Scene {
     pub(super) fn success(&self, lease: &Lease, now: Timestamp) -> Outcome {
         let next = NextStep::End(DeliveryState::Delivered, None);
         let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, next);
-        outcome.attempt = Some(self.attempt(lease, now));
+        outcome.attempt = Some(Arc::new(self.attempt(lease, now)));
         outcome
     }
 
@@ -224,7 +224,7 @@ impl Scene {
         let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, next);
         let mut attempt = self.failed_attempt(lease, now, 500);
         attempt.will_retry = matches!(next, NextStep::RetryAt(_));
-        outcome.attempt = Some(attempt);
+        outcome.attempt = Some(Arc::new(attempt));
         outcome
     }
 
