@@ -26,16 +26,45 @@ const LEASES: u32 = 64;
 const ROUNDS: usize = 60;
 /// Deliveries that are due first have events; the others are never loaded.
 const LOADED: u64 = 20_000;
+/// Deliveries of one event that share a row.
+const SHARING: u64 = 50;
 
 /// Which rows there are.
 struct Scenario {
     name: String,
     open: u64,
     ended: u64,
-    /// Of a thousand open deliveries, so many belong to one subscription.
+    /// Of a thousand open deliveries, so many belong to one subscription, or of a thousand shared rows to the same ones.
     owned: u64,
     /// A transaction of somebody else holds a snapshot from the beginning on, and so many rows pass meanwhile.
     passing: u64,
+    /// The open deliveries are those of large events, which share rows.
+    shared: bool,
+}
+
+impl Scenario {
+    fn new(open: u64, ended: u64) -> Self {
+        Self { name: format!("{open} open, {ended} ended"), open, ended, owned: 0, passing: 0, shared: false }
+    }
+
+    fn owned(mut self) -> Self {
+        self.name += ", one owns 99 %";
+        self.owned = 990;
+        self
+    }
+
+    fn passing(mut self, rows: u64) -> Self {
+        self.name = format!("{} open, old snapshot, {rows} passed", self.open);
+        self.open += rows;
+        self.passing = rows;
+        self
+    }
+
+    fn shared(mut self) -> Self {
+        self.name = format!("fan-out {SHARING}: {}", self.name);
+        self.shared = true;
+        self
+    }
 }
 
 /// Microseconds of each round, by step.
@@ -48,23 +77,26 @@ struct Times {
 
 pub(crate) async fn all(folder: Option<&Path>, rows: u64) -> Result<(), Error> {
     let databases = Databases::start(folder, &[StoreKind::Postgres], &[])?;
-    let scenario =
-        |name: &str, open, ended, owned, passing| Scenario { name: name.to_owned(), open, ended, owned, passing };
-    let many = format!("{rows} open, {rows} ended");
+    let few = || Scenario::new(10_000, 10_000);
+    let many = || Scenario::new(rows, rows);
     let scenarios = [
-        scenario("10000 open, 10000 ended", 10_000, 10_000, 0, 0),
-        scenario(&many, rows, rows, 0, 0),
-        scenario(&format!("{many}, one owns 99 %"), rows, rows, 990, 0),
-        scenario("10000 open, old snapshot, 200000 passed", 210_000, 10_000, 0, 200_000),
-        scenario("10000 open, old snapshot, 200000 passed, one owns 99 %", 210_000, 10_000, 990, 200_000),
+        few(),
+        many(),
+        many().owned(),
+        few().passing(200_000),
+        few().passing(200_000).owned(),
+        few().shared(),
+        many().shared(),
+        many().owned().shared(),
+        few().passing(200_000).shared(),
     ];
     println!("{ROUNDS} rounds of {LEASES} leases, {SUBSCRIPTIONS} subscriptions; p50 / p99 in ms");
-    println!("{:<58} {:>15} {:>15} {:>15}", "rows", "claim", "load", "record");
+    println!("{:<64} {:>15} {:>15} {:>15}", "rows", "claim", "load", "record");
     for scenario in &scenarios {
         let url = databases.postgres().ok_or("there is no PostgreSQL server")?;
         let mut times = measure(scenario, &url).await?;
         let [claim, load, record] = [&mut times.claim, &mut times.load, &mut times.record].map(|all| percentiles(all));
-        println!("{:<58} {claim:>15} {load:>15} {record:>15}", scenario.name);
+        println!("{:<64} {claim:>15} {load:>15} {record:>15}", scenario.name);
     }
     Ok(())
 }
@@ -147,7 +179,7 @@ async fn fill(host: &mut PgConnection, scenario: &Scenario, ids: &[Uuid], now: T
              AS r (n, ended)
          ) AS r",
     )
-    .bind(scenario.open as i64)
+    .bind(if scenario.shared { 0 } else { scenario.open as i64 })
     .bind(scenario.ended as i64)
     .bind(now.as_millis())
     .bind(ids)
@@ -157,9 +189,40 @@ async fn fill(host: &mut PgConnection, scenario: &Scenario, ids: &[Uuid], now: T
     for (_, definition) in indexes {
         sqlx::query(AssertSqlSafe(definition)).execute(&mut *host).await?;
     }
-    for sql in ["VACUUM ANALYZE webhook.delivery", "CHECKPOINT"] {
+    if scenario.shared {
+        share(host, scenario, ids, now).await?;
+    }
+    for sql in ["VACUUM ANALYZE webhook.delivery", "VACUUM ANALYZE webhook.fan_out", "CHECKPOINT"] {
         sqlx::query(sql).execute(&mut *host).await?;
     }
+    Ok(())
+}
+
+/// Puts open deliveries in, each row with those of one event to neighbouring subscriptions.
+async fn share(host: &mut PgConnection, scenario: &Scenario, ids: &[Uuid], now: Timestamp) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO webhook.fan_out
+           (id, event_id, line, open, next_at, created_at, payload_bytes, tenant, targets)
+         SELECT id, event, webhook.fan_out_line(id, open, targets), open, due, due, 500, 'default', targets
+         FROM (
+           SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(64 * n), 12, '0'))::uuid AS id,
+             ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS event,
+             (1::bigint << $3) - 1 AS open, $4 - 1000000000 + n AS due, g.targets
+           FROM generate_series(1, $1) AS n
+           JOIN (
+             SELECT first, (SELECT string_agg(uuid_send(t), NULL ORDER BY t)
+               FROM unnest(($2::uuid[])[1 + first : first + $3]) AS t) AS targets
+             FROM generate_series(0, cardinality($2) - $3) AS first
+           ) AS g ON g.first = CASE WHEN n % 1000 < $5 THEN 250 ELSE n % (1 + cardinality($2) - $3) END
+         ) AS r",
+    )
+    .bind((scenario.open / SHARING) as i64)
+    .bind(ids)
+    .bind(SHARING as i32)
+    .bind(now.as_millis())
+    .bind(scenario.owned as i64)
+    .execute(host)
+    .await?;
     Ok(())
 }
 
