@@ -17,6 +17,9 @@ const SKIPPED: u32 = 4;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// What is due so much earlier than what was seen last is still found: transactions commit late.
 const SLACK: Duration = Duration::from_secs(5);
+/// Where the oldest has waited longer than that anyway, what comes before it may wait for the next look from the very
+/// beginning; claims would rather not step over all that was leased in these seconds.
+const SLACK_WHEN_LATE: Duration = Duration::from_millis(200);
 
 /// What a process remembers between claims. All of it only saves work.
 #[derive(Debug, Default)]
@@ -94,7 +97,9 @@ impl Progress {
 
     /// Nothing is due before `oldest`, or before `now` if nothing is due at all.
     pub(crate) fn saw(&self, oldest: Option<Timestamp>, now: Timestamp) {
-        self.state().floor = Some(oldest.unwrap_or(now) - SLACK);
+        let oldest = oldest.unwrap_or(now);
+        let slack = if now.since(oldest) > SLACK { SLACK_WHEN_LATE } else { SLACK };
+        self.state().floor = Some(oldest - slack);
     }
 }
 
