@@ -23,7 +23,7 @@ use webhook_core::{
 
 use crate::choice::{Candidate, Choice, Walk, sort, takes_deliveries};
 use crate::error::Fault;
-use crate::fan_out;
+use crate::fan_out::{self, rows_between};
 use crate::progress::Progress;
 use crate::rows;
 use crate::session::Conn;
@@ -98,9 +98,10 @@ const OLDEST_FAN_OUTS: &str = "SELECT * FROM webhook.fan_out
      WHERE NOT leased AND next_at >= 0 AND next_at <= $1 AND next_at >= $3
      ORDER BY next_at, id LIMIT $2 FOR UPDATE SKIP LOCKED";
 
-const NAMED_FAN_OUTS: &str = "SELECT f.* FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b)
-     JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b
-     WHERE NOT f.leased AND f.next_at <= $1 FOR UPDATE OF f SKIP LOCKED";
+const NAMED_FAN_OUTS: &str = concat!(
+    "SELECT f.* FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b) ",
+    rows_between!("i.a", "i.b", "x.leased::int = 0 AND x.next_at <= $1", "FOR UPDATE SKIP LOCKED")
+);
 
 const OLDEST_OF_LINES: &str = "SELECT o.* FROM unnest($2::uuid[]) AS j (line) CROSS JOIN LATERAL (
        SELECT * FROM webhook.fan_out AS x

@@ -9,9 +9,10 @@ use webhook_core::store::{ClaimRequest, Claimed, DeliveryStore, NextStep, Outcom
 use webhook_core::{DeliveryId, EventId, EventType, Reason, StoreError, SubscriptionId, TenantId, Timestamp};
 
 use crate::error::Fault;
+use crate::fan_out::{self, rows_between};
 use crate::session::{Begin, Conn};
 use crate::store::PostgresStore;
-use crate::{claim, fan_out, rows, subscription};
+use crate::{claim, rows, subscription};
 
 #[async_trait]
 impl DeliveryStore for PostgresStore {
@@ -107,14 +108,15 @@ async fn write(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[(usize, &Outcome
     for (position, outcome) in outcomes {
         columns.push(*position, outcome)?;
     }
-    let found = sqlx::query(
+    let found = sqlx::query(concat!(
         "WITH held AS MATERIALIZED (
            SELECT g.n::int AS n, f.id, f.open, f.created_at, f.payload_bytes
-           FROM unnest($27::uuid[], $28::uuid[], $29::bigint[], $30::text[], $31::uuid[]) WITH ORDINALITY
-             AS g (a, b, token, tenant, event_id, n)
-           JOIN webhook.fan_out AS f ON f.id >= g.a AND f.id <= g.b
-           WHERE f.leased AND f.token = g.token AND f.tenant = g.tenant AND f.event_id = g.event_id
-           ORDER BY f.id FOR UPDATE OF f
+           FROM (
+             SELECT * FROM unnest($27::uuid[], $28::uuid[], $29::bigint[], $30::text[], $31::uuid[]) WITH ORDINALITY
+               AS g (a, b, token, tenant, event_id, n) ORDER BY a
+           ) AS g ",
+        rows_between!("g.a", "g.b", "x.leased::int = 1 AND x.token = g.token", "FOR UPDATE"),
+        "  WHERE f.tenant = g.tenant AND f.event_id = g.event_id
          ), h AS MATERIALIZED (
            SELECT array_agg(n) AS ns, array_agg(id) AS ids, array_agg(open) AS opens, array_agg(created_at) AS created,
              array_agg(payload_bytes) AS sizes FROM held
@@ -176,8 +178,8 @@ async fn write(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[(usize, &Outcome
          )
          SELECT position, subscription FROM done
          UNION ALL
-         SELECT position, subscription_id FROM i WHERE shared",
-    );
+         SELECT position, subscription_id FROM i WHERE shared"
+    ));
     let found = columns.bind(found, now).persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
     found
         .iter()

@@ -17,6 +17,28 @@ use crate::error::Fault;
 use crate::rows;
 use crate::session::Conn;
 
+/// The rows with ids from `$from` to `$to`, of which `$such` holds, in the order of their ids; `$then` may lock them.
+///
+/// The limit is none, as there are no more. For a join by a range the planner thinks any index as good as that of the ids,
+/// and goes through all of it for each range; so `$such` says `leased::int`, as other indexes are partial by `leased`.
+macro_rules! rows_between {
+    ($from:literal, $to:literal, $such:literal, $then:literal) => {
+        concat!(
+            "CROSS JOIN LATERAL (SELECT * FROM webhook.fan_out AS x WHERE x.id >= ",
+            $from,
+            " AND x.id <= ",
+            $to,
+            " AND ",
+            $such,
+            " ORDER BY x.id LIMIT 64 ",
+            $then,
+            ") AS f"
+        )
+    };
+}
+
+pub(crate) use rows_between;
+
 /// Fewer deliveries than this are not worth a row beside their own.
 pub(crate) const LEAST: usize = 2;
 /// Deliveries in one row at most.
@@ -266,12 +288,12 @@ pub(crate) async fn spill(conn: &mut Conn<'_>, ids: &[Uuid]) -> Result<(), Fault
 
 /// Does so with those that it sees in a shared row; how many these are.
 async fn spill_seen(conn: &mut Conn<'_>, from: &[Uuid], to: &[Uuid], masks: &[i64]) -> Result<i64, Fault> {
-    let spilled = sqlx::query_scalar(
+    let spilled = sqlx::query_scalar(concat!(
         "WITH held AS MATERIALIZED (
-           SELECT f.*, f.open & i.mask AS gone FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS i (a, b, mask)
-           JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b
-           WHERE f.open & i.mask <> 0 ORDER BY f.id FOR UPDATE OF f
-         ), spilled AS (
+           SELECT f.*, f.open & i.mask AS gone
+           FROM (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS i (a, b, mask) ORDER BY a) AS i ",
+        rows_between!("i.a", "i.b", "x.open & i.mask <> 0", "FOR UPDATE"),
+        "), spilled AS (
            INSERT INTO webhook.delivery
              (id, tenant, event_id, target_id, subscription_id, next_at, token, leased, payload_bytes, created_at)
            SELECT m.delivery_id, h.tenant, h.event_id, m.target_id, m.target_id, h.next_at, h.token, h.leased,
@@ -287,19 +309,18 @@ async fn spill_seen(conn: &mut Conn<'_>, from: &[Uuid], to: &[Uuid], masks: &[i6
              line = CASE WHEN h.leased THEN h.line ELSE webhook.fan_out_line(h.id, h.open & ~h.gone, h.targets) END
            FROM held AS h WHERE f.id = h.id AND h.open <> h.gone
          )
-         SELECT coalesce(sum(webhook.fan_out_count(gone)), 0)::bigint FROM held",
-    );
+         SELECT coalesce(sum(webhook.fan_out_count(gone)), 0)::bigint FROM held"
+    ));
     Ok(spilled.bind(from).bind(to).bind(masks).persistent(conn.persistent).fetch_one(&mut *conn.inner).await?)
 }
 
 /// Whether some of these share a row.
 async fn are_shared(conn: &mut Conn<'_>, from: &[Uuid], to: &[Uuid], masks: &[i64]) -> Result<bool, Fault> {
-    let shared = sqlx::query_scalar(
-        "SELECT EXISTS (
-           SELECT 1 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS i (a, b, mask)
-           JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b WHERE f.open & i.mask <> 0
-         )",
-    );
+    let shared = sqlx::query_scalar(concat!(
+        "SELECT EXISTS (SELECT 1 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS i (a, b, mask) ",
+        rows_between!("i.a", "i.b", "x.open & i.mask <> 0", ""),
+        ")"
+    ));
     Ok(shared.bind(from).bind(to).bind(masks).persistent(conn.persistent).fetch_one(&mut *conn.inner).await?)
 }
 
@@ -308,7 +329,7 @@ pub(crate) async fn spill_those_to(conn: &mut Conn<'_>, subscriptions: &[Uuid], 
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "SELECT f.id, f.open FROM webhook.fan_out AS f WHERE f.id IN (
            SELECT f.id FROM webhook.subscription AS s JOIN webhook.fan_out AS f ON f.tenant = s.tenant
-           WHERE s.id = ANY ($1) AND position(uuid_send(s.id) IN f.targets) > 0 LIMIT $2
+           WHERE s.id = ANY ($1) AND f.payload_bytes >= 0 AND position(uuid_send(s.id) IN f.targets) > 0 LIMIT $2
          ) FOR UPDATE OF f SKIP LOCKED",
     )
     .bind(subscriptions)
@@ -334,9 +355,10 @@ pub(crate) async fn rescue(
 ) -> Result<(u32, bool), Fault> {
     const OVER: &str = "SELECT id FROM webhook.fan_out WHERE leased AND next_at <= $1 ORDER BY next_at LIMIT $2
          FOR UPDATE SKIP LOCKED";
-    const OVER_NAMED: &str = "SELECT f.id FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b)
-         JOIN webhook.fan_out AS f ON f.id >= i.a AND f.id <= i.b
-         WHERE f.leased AND f.next_at <= $1 FOR UPDATE OF f SKIP LOCKED";
+    const OVER_NAMED: &str = concat!(
+        "SELECT f.id FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b) ",
+        rows_between!("i.a", "i.b", "x.leased::int = 1 AND x.next_at <= $1", "FOR UPDATE SKIP LOCKED"),
+    );
     let (now, limit) = (now.as_millis(), limit / MEMBERS);
     let query = match ids {
         None => sqlx::query_scalar(OVER).bind(now).bind(limit),

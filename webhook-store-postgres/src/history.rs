@@ -33,7 +33,7 @@ const OWN: &str = "SELECT d.id, d.tenant, d.event_id, d.subscription_id, d.next_
     FROM webhook.delivery AS d WHERE d.tenant = ";
 const SHARED: &str = "SELECT m.delivery_id, f.tenant, f.event_id, m.target_id, f.next_at, f.leased, f.created_at, 0, 0,
     NULL::bigint, NULL::bigint, 0::smallint, NULL::smallint, NULL::smallint, NULL::text
-    FROM (SELECT f.* FROM webhook.fan_out AS f WHERE f.tenant = ";
+    FROM (SELECT f.* FROM webhook.fan_out AS f WHERE f.payload_bytes >= 0 AND f.tenant = ";
 const MEMBERS: &str = ") AS f CROSS JOIN LATERAL webhook.fan_out_members(f.id, f.open, f.targets) AS m WHERE true";
 
 #[async_trait]

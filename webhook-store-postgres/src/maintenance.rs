@@ -241,7 +241,8 @@ async fn cancel_orphans(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Resu
                AND NOT EXISTS (SELECT 1 FROM webhook.delivery AS d
                  WHERE d.state = 0 AND d.leased AND d.target_id = s.id)
                AND NOT EXISTS (SELECT 1 FROM webhook.fan_out AS f
-                 WHERE f.tenant = s.tenant AND position(uuid_send(s.id) IN f.targets) > 0)",
+                 WHERE f.payload_bytes >= 0 AND f.tenant = s.tenant
+                   AND position(uuid_send(s.id) IN f.targets) > 0)",
         )
         .bind(&deleted)
         .persistent(conn.persistent)

@@ -4,17 +4,21 @@
 
 mod scene;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use scene::{Scene, accept, at, claim, subscribe, unit, uuid};
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgPool, SqlSafeStr};
 use webhook_core::store::{
-    AddedDelivery, DeliveryStore, EventStore, HistoryStore, LeaseToken, MaintenanceStore, NextStep, Outcome,
-    PruneRequest, RetryOutcome, SubscriptionStore, TargetEffect,
+    AcceptItem, AcceptUnit, AddedDelivery, ClaimRequest, DeliveryStore, EventStore, HistoryStore, LeaseToken,
+    MaintenanceStore, NewDelivery, NextStep, Outcome, PruneRequest, Recorded, Release, RetryOutcome, Room,
+    SubscriptionStore, TargetEffect,
 };
-use webhook_core::{DeliveryId, DeliveryState, EventId, StoreError, TenantId};
+use webhook_core::{Attempt, AttemptId, DeliveryId, DeliveryState, Event, EventId, StoreError, Target, TenantId};
 use webhook_store_postgres::{OpenError, PostgresStore};
 
 #[tokio::test]
@@ -258,4 +262,77 @@ async fn whoever_disables_subscriptions_of_several_tenants_waits_before_it_locks
     }
     other.commit().await.expect("it commits");
     recording.await.expect("it ends").expect("it works");
+}
+
+/// How often each index of fan-outs was used.
+async fn scans(host: &PgPool) -> BTreeMap<String, i64> {
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(host).await.expect("it answers") > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let sql = "SELECT indexrelname::text, idx_scan FROM pg_stat_user_indexes WHERE relname = 'fan_out'";
+    sqlx::query_as::<_, (String, i64)>(sql).fetch_all(host).await.expect("it answers").into_iter().collect()
+}
+
+/// A plan that is made while few share rows is kept when many do: it must not go through all of another index.
+#[tokio::test]
+async fn deliveries_that_share_a_row_are_found_by_their_ids_whatever_the_table_looked_like() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (mut subscriptions, mut generation) = (Vec::new(), None);
+    for number in 1..=4 {
+        let (subscription, latest) = subscribe(&store, number).await;
+        subscriptions.push(subscription);
+        generation = Some(latest);
+    }
+    store.close().await;
+    let host = PgPoolOptions::new().max_connections(1).connect(scene.database.url()).await.expect("the host connects");
+    let fill = "INSERT INTO webhook.fan_out (id, event_id, line, open, next_at, created_at, payload_bytes, tenant, targets)
+        SELECT lpad(to_hex(64 * n), 32, '0')::uuid, lpad(to_hex(n), 32, '0')::uuid, gen_random_uuid(), 3, n, n, 1, 'default',
+          repeat('x', 800)::bytea FROM generate_series(1, 4000) AS n";
+    // As after a busy hour.
+    for sql in [fill, "VACUUM ANALYZE webhook.fan_out", "DELETE FROM webhook.fan_out", "VACUUM ANALYZE webhook.fan_out"]
+    {
+        sqlx::query(sql).execute(&host).await.expect("it works");
+    }
+    let before = scans(&host).await;
+
+    let store = PostgresStore::connect(scene.options()).await.expect("it connects");
+    let nobodys = (DeliveryId::from_uuid(uuid(1)), LeaseToken::new(1));
+    let room = Room::all(10);
+    let request = || ClaimRequest::new(at(1), at(31), LeaseToken::new(1), 10, &room);
+    assert!(store.claim_ids(request(), &[nobodys.0]).await.expect("it works").leases.is_empty());
+    let step = NextStep::End(DeliveryState::Delivered, None);
+    let outcome = Outcome::new(TenantId::default(), nobodys.0, nobodys.1, step);
+    assert_eq!(store.record(at(1), &[outcome]).await.expect("it works"), [Recorded::Fenced]);
+    store.release(&[Release { delivery: nobodys.0, token: nobodys.1, due: at(1) }]).await.expect("it works");
+
+    let event = Event::new(EventId::from_uuid(uuid(64)), TenantId::default(), at(0));
+    let ids: Vec<_> = (64..68).map(|number| DeliveryId::from_uuid(uuid(number))).collect();
+    let deliveries = ids.iter().zip(&subscriptions).map(|(id, to)| NewDelivery::new(*id, Target::Subscription(*to)));
+    let item = AcceptItem::new(event, deliveries.collect());
+    accept(&store, AcceptUnit::new(TenantId::default(), generation.expect("a generation"), vec![item])).await;
+    let leases = store.claim_ids(request(), &ids).await.expect("it works").leases;
+    assert_eq!(leases.len(), 4);
+    let outcome = |position: usize| {
+        let lease = &leases[position];
+        let mut outcome = Outcome::new(TenantId::default(), lease.delivery, lease.token, step);
+        let id = AttemptId::from_uuid(uuid(100 + position as u64));
+        let mut attempt = Attempt::new(id, lease.tenant.clone(), lease.delivery, lease.event, at(1));
+        attempt.subscription_id = lease.target.subscription();
+        outcome.attempt = Some(Arc::new(attempt));
+        outcome
+    };
+    assert_eq!(store.record(at(2), &[outcome(0)]).await.expect("it works"), [Recorded::Done]);
+    let given_back = Release { delivery: leases[1].delivery, token: leases[1].token, due: at(3) };
+    store.release(&[given_back]).await.expect("it works");
+    assert_eq!(store.record(at(2), &[outcome(2), outcome(3)]).await.expect("it works"), [Recorded::Done; 2]);
+    store.close().await;
+
+    let mut used = scans(&host).await;
+    used.iter_mut().for_each(|(index, scans)| *scans -= before[index]);
+    assert!(used["fan_out_pkey"] >= 4, "{used:?}");
+    for index in ["fan_out_list", "fan_out_lease", "fan_out_line", "fan_out_event"] {
+        assert_eq!(used[index], 0, "{used:?}");
+    }
 }
