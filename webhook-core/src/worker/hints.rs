@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::alarm::Alarm;
@@ -23,8 +24,8 @@ const FAILURES: u32 = 2;
 const TRIALS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Batches of hints that one trial removes from a queue that is full, at most.
-const ROOM: usize = 50;
+/// A trial removes hints from a queue that takes no more for so long.
+const CLEARING: Duration = Duration::from_secs(1);
 /// A hint of a trial is due so much later: nobody gets to see it.
 const TRIAL_DELAY: Duration = Duration::from_secs(3600);
 
@@ -202,33 +203,25 @@ impl Hints {
     async fn try_out(&self) -> Result<(), QueueError> {
         let now = self.context.now();
         let trial = Hint::new(DeliveryId::from_uuid(Uuid::nil()), TargetId::from_uuid(Uuid::nil()), now + TRIAL_DELAY);
-        let mut popped = self.pop_in_trial(now).await?;
-        let mut batches = 1;
-        while let Err(error) = in_time(self.queue.push(&[trial])).await {
-            self.make_room(&popped).await?;
-            if popped.is_empty() || batches == ROOM {
+        let begun = Instant::now();
+        loop {
+            let popped = in_time(self.queue.pop(now, now + self.context.options.lease(), BATCH as u32)).await?;
+            let Err(error) = self.push_in_trial(trial, &popped).await else {
+                return in_time(self.queue.done(&[trial])).await;
+            };
+            // It may be full of hints that nobody takes, because all are away. The store knows what they point at.
+            if !popped.is_empty() {
+                in_time(self.queue.done(&popped)).await?;
+            }
+            if popped.is_empty() || begun.elapsed() > CLEARING {
                 return Err(error);
             }
-            popped = self.pop_in_trial(now).await?;
-            batches += 1;
         }
-        if !popped.is_empty()
-            && let Err(error) = in_time(self.queue.push(&popped)).await
-        {
-            self.make_room(&popped).await?;
-            return Err(error);
-        }
-        in_time(self.queue.done(&[trial])).await
     }
 
-    async fn pop_in_trial(&self, now: Timestamp) -> Result<Vec<Hint>, QueueError> {
-        in_time(self.queue.pop(now, now + self.context.options.lease(), BATCH as u32)).await
-    }
-
-    /// A queue that takes no more may be full of hints that nobody takes, because all are away. The store knows what
-    /// they point at.
-    async fn make_room(&self, popped: &[Hint]) -> Result<(), QueueError> {
-        if popped.is_empty() { Ok(()) } else { in_time(self.queue.done(popped)).await }
+    async fn push_in_trial(&self, trial: Hint, popped: &[Hint]) -> Result<(), QueueError> {
+        in_time(self.queue.push(&[trial])).await?;
+        if popped.is_empty() { Ok(()) } else { in_time(self.queue.push(popped)).await }
     }
 
     fn back(&self) {
