@@ -140,21 +140,12 @@ pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimR
         }
         rescued = found;
     }
-    let look = i64::from(ask.limit) + LOOK_FURTHER;
-    let floor = progress.floor(ask.now);
+    let mut floor = progress.floor(ask.now);
     let mut choice = Choice::new(ask);
-    let query = sqlx::query(OLDEST).bind(ask.now.as_millis()).bind(look).bind(floor.as_millis());
-    let mut oldest = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
-    let mut all = (oldest.len() as i64) < look;
-    let rows = progress.fan_outs(look);
-    let query = sqlx::query(OLDEST_FAN_OUTS).bind(ask.now.as_millis()).bind(rows).bind(floor.as_millis());
-    let found = query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
-    if !found.is_empty() {
-        all &= (found.len() as i64) < rows;
-        let shared = choice.share(conn, &found).await?;
-        progress.saw_fan_outs(found.len(), shared.len());
-        oldest.extend(shared);
-        sort(&mut oldest);
+    let (mut oldest, mut all) = oldest_from(conn, progress, &mut choice, floor).await?;
+    if oldest.is_empty() && progress.may_hide(floor) {
+        floor = Timestamp::EPOCH;
+        (oldest, all) = oldest_from(conn, progress, &mut choice, floor).await?;
     }
     progress.saw(oldest.first().map(|candidate| candidate.due), ask.now);
     let mut cursor = None;
@@ -180,6 +171,31 @@ pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimR
     // Who got all that was asked for asks again anyway.
     let next_due = if leases.len() < ask.limit as usize { next_due(conn, ask).await? } else { None };
     Ok(Claimed { leases, cursor, next_due, lost: rescued.lost, exhausted: rescued.exhausted })
+}
+
+/// What is due first from the floor on, and whether that is all there is.
+async fn oldest_from(
+    conn: &mut Conn<'_>,
+    progress: &Progress,
+    choice: &mut Choice<'_>,
+    floor: Timestamp,
+) -> Result<(Vec<Candidate>, bool), Fault> {
+    let ask = choice.ask;
+    let look = i64::from(ask.limit) + LOOK_FURTHER;
+    let query = sqlx::query(OLDEST).bind(ask.now.as_millis()).bind(look).bind(floor.as_millis());
+    let mut oldest = candidates(ask, &query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?)?;
+    let mut all = (oldest.len() as i64) < look;
+    let rows = progress.fan_outs(look);
+    let query = sqlx::query(OLDEST_FAN_OUTS).bind(ask.now.as_millis()).bind(rows).bind(floor.as_millis());
+    let found = query.persistent(conn.persistent).fetch_all(&mut *conn.inner).await?;
+    if !found.is_empty() {
+        all &= (found.len() as i64) < rows;
+        let shared = choice.share(conn, &found).await?;
+        progress.saw_fan_outs(found.len(), shared.len());
+        oldest.extend(shared);
+        sort(&mut oldest);
+    }
+    Ok((oldest, all))
 }
 
 pub(crate) async fn claim_ids(

@@ -32,6 +32,8 @@ struct State {
     rescued_at: Option<Timestamp>,
     swept_at: Option<Timestamp>,
     floor: Option<Timestamp>,
+    /// The floor is close to what a claim saw that was late.
+    late: bool,
     /// Claims that still go without a walk.
     alone: u32,
     /// Deliveries in a fan-out, on average of those seen last; 0 before any was seen.
@@ -68,6 +70,11 @@ impl Progress {
         state.floor.unwrap_or(Timestamp::EPOCH)
     }
 
+    /// Whether something may be due before the floor that is late too: others had it locked, or let it go.
+    pub(crate) fn may_hide(&self, floor: Timestamp) -> bool {
+        floor > Timestamp::EPOCH && self.state().late
+    }
+
     /// So many fan-outs have about so many deliveries.
     pub(crate) fn fan_outs(&self, deliveries: i64) -> i64 {
         let crowd = match self.state().crowd {
@@ -98,8 +105,10 @@ impl Progress {
     /// Nothing is due before `oldest`, or before `now` if nothing is due at all.
     pub(crate) fn saw(&self, oldest: Option<Timestamp>, now: Timestamp) {
         let oldest = oldest.unwrap_or(now);
-        let slack = if now.since(oldest) > SLACK { SLACK_WHEN_LATE } else { SLACK };
-        self.state().floor = Some(oldest - slack);
+        let late = now.since(oldest) > SLACK;
+        let slack = if late { SLACK_WHEN_LATE } else { SLACK };
+        let mut state = self.state();
+        (state.floor, state.late) = (Some(oldest - slack), late);
     }
 }
 
