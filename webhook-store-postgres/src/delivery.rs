@@ -109,14 +109,16 @@ async fn write(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[(usize, &Outcome
         columns.push(*position, outcome)?;
     }
     let found = sqlx::query(concat!(
-        "WITH held AS MATERIALIZED (
+        "WITH locked AS MATERIALIZED (
+           SELECT p.a, f.*
+           FROM (SELECT DISTINCT a, b FROM unnest($27::uuid[], $28::uuid[]) AS p (a, b) ORDER BY a) AS p ",
+        rows_between!("p.a", "p.b", "x.leased::int = 1 AND x.token = ANY ($29)", "FOR UPDATE"),
+        "), held AS MATERIALIZED (
            SELECT g.n::int AS n, f.id, f.open, f.created_at, f.payload_bytes
-           FROM (
-             SELECT * FROM unnest($27::uuid[], $28::uuid[], $29::bigint[], $30::text[], $31::uuid[]) WITH ORDINALITY
-               AS g (a, b, token, tenant, event_id, n) ORDER BY a
-           ) AS g ",
-        rows_between!("g.a", "g.b", "x.leased::int = 1 AND x.token = g.token", "FOR UPDATE"),
-        "  WHERE f.tenant = g.tenant AND f.event_id = g.event_id
+           FROM locked AS f
+           JOIN unnest($27::uuid[], $28::uuid[], $29::bigint[], $30::text[], $31::uuid[]) WITH ORDINALITY
+             AS g (a, b, token, tenant, event_id, n)
+             ON g.a = f.a AND g.token = f.token AND g.tenant = f.tenant AND g.event_id = f.event_id
          ), h AS MATERIALIZED (
            SELECT array_agg(n) AS ns, array_agg(id) AS ids, array_agg(open) AS opens, array_agg(created_at) AS created,
              array_agg(payload_bytes) AS sizes FROM held

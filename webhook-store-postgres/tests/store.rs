@@ -14,8 +14,8 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, SqlSafeStr};
 use webhook_core::store::{
-    AcceptItem, AcceptUnit, AddedDelivery, ClaimRequest, DeliveryStore, EventStore, HistoryStore, LeaseToken,
-    MaintenanceStore, NewDelivery, NextStep, Outcome, PruneRequest, Recorded, Release, RetryOutcome, Room,
+    AcceptItem, AcceptUnit, AddedDelivery, ClaimRequest, DeliveryStore, EventStore, HistoryStore, Lease, LeaseGrant,
+    LeaseToken, MaintenanceStore, NewDelivery, NextStep, Outcome, PruneRequest, Recorded, Release, RetryOutcome, Room,
     SubscriptionStore, TargetEffect,
 };
 use webhook_core::{Attempt, AttemptId, DeliveryId, DeliveryState, Event, EventId, StoreError, Target, TenantId};
@@ -314,15 +314,7 @@ async fn deliveries_that_share_a_row_are_found_by_their_ids_whatever_the_table_l
     accept(&store, AcceptUnit::new(TenantId::default(), generation.expect("a generation"), vec![item])).await;
     let leases = store.claim_ids(request(), &ids).await.expect("it works").leases;
     assert_eq!(leases.len(), 4);
-    let outcome = |position: usize| {
-        let lease = &leases[position];
-        let mut outcome = Outcome::new(TenantId::default(), lease.delivery, lease.token, step);
-        let id = AttemptId::from_uuid(uuid(100 + position as u64));
-        let mut attempt = Attempt::new(id, lease.tenant.clone(), lease.delivery, lease.event, at(1));
-        attempt.subscription_id = lease.target.subscription();
-        outcome.attempt = Some(Arc::new(attempt));
-        outcome
-    };
+    let outcome = |position: usize| delivered(&leases[position], 100 + position as u64);
     assert_eq!(store.record(at(2), &[outcome(0)]).await.expect("it works"), [Recorded::Done]);
     let given_back = Release { delivery: leases[1].delivery, token: leases[1].token, due: at(3) };
     store.release(&[given_back]).await.expect("it works");
@@ -335,4 +327,63 @@ async fn deliveries_that_share_a_row_are_found_by_their_ids_whatever_the_table_l
     for index in ["fan_out_list", "fan_out_lease", "fan_out_line", "fan_out_event"] {
         assert_eq!(used[index], 0, "{used:?}");
     }
+}
+
+/// An attempt of this lease succeeded.
+fn delivered(lease: &Lease, number: u64) -> Outcome {
+    let step = NextStep::End(DeliveryState::Delivered, None);
+    let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, step);
+    let id = AttemptId::from_uuid(uuid(number));
+    let mut attempt = Attempt::new(id, lease.tenant.clone(), lease.delivery, lease.event, at(1));
+    attempt.subscription_id = lease.target.subscription();
+    outcome.attempt = Some(Arc::new(attempt));
+    outcome
+}
+
+/// Whoever needs several shared rows locks them in the order of their ids, or two would wait for each other.
+#[tokio::test]
+async fn results_of_two_leases_of_one_event_lock_its_rows_in_order() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (mut subscriptions, mut generation) = (Vec::new(), None);
+    for number in 1..=4 {
+        let (subscription, latest) = subscribe(&store, number).await;
+        subscriptions.push(subscription);
+        generation = Some(latest);
+    }
+    // The first and third are leased at once, the others by a claim.
+    let event = Event::new(EventId::from_uuid(uuid(64)), TenantId::default(), at(0));
+    let mut deliveries = Vec::new();
+    for (number, to) in (64..).zip(&subscriptions) {
+        let mut delivery = NewDelivery::new(DeliveryId::from_uuid(uuid(number)), Target::Subscription(*to));
+        delivery.lease = (number % 2 == 0).then_some(LeaseGrant { token: LeaseToken::new(1), until: at(30) });
+        deliveries.push(delivery);
+    }
+    let unit = AcceptUnit::new(TenantId::default(), generation.expect("one"), vec![AcceptItem::new(event, deliveries)]);
+    accept(&store, unit).await;
+    let claimed = claim(&store, at(1), 2).await.leases;
+    assert_eq!(claimed.len(), 2);
+    let mut granted = claimed[0].clone();
+    (granted.delivery, granted.token) = (DeliveryId::from_uuid(uuid(66)), LeaseToken::new(1));
+    granted.target = Target::Subscription(subscriptions[2]);
+
+    let host = scene.host().await;
+    let mut holder = host.begin().await.expect("it begins");
+    let lock = "SELECT id FROM webhook.fan_out WHERE id = $1 FOR UPDATE NOWAIT";
+    sqlx::query(lock).bind(uuid(64)).fetch_one(&mut *holder).await.expect("nobody holds it");
+    let outcomes = [delivered(&claimed[0], 101), delivered(&granted, 102)];
+    let recording = tokio::spawn({
+        let store = store.clone();
+        async move { store.record(at(2), &outcomes).await }
+    });
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&host).await.expect("it answers") == 0 {
+        assert!(!recording.is_finished(), "it waits for the first row");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sqlx::query(lock).bind(uuid(65)).fetch_one(&mut *holder).await.expect("it holds no later row while it waits");
+    holder.rollback().await.expect("it lets go");
+    let recorded = recording.await.expect("it ends").expect("it works");
+    assert_eq!(recorded, [Recorded::Done; 2]);
 }
