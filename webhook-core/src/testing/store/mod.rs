@@ -11,6 +11,7 @@ mod course;
 mod delivery;
 mod event;
 mod fan_out;
+mod fan_out_orders;
 mod history;
 mod keys;
 mod maintenance;
@@ -113,6 +114,8 @@ macro_rules! store_conformance {
                 each_delivery_of_a_large_event_loses_its_own_lease
                 deliveries_of_large_events_come_oldest_due_first_to_each_target
                 a_large_event_accepted_again_changes_nothing
+            ]
+            fan_out_orders: [
                 orders_about_one_delivery_of_a_large_event_leave_the_others_alone
                 outcomes_of_a_large_event_count_one_by_one
                 concurrent_outcomes_of_a_large_event_count_once_each

@@ -1,5 +1,9 @@
 //! Random courses of calls, each held against the model: see [`store_model`](crate::store_model).
 
+mod check;
+mod result;
+mod step;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -8,18 +12,15 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use self::step::{Leased, Step, To, step};
 use super::Scene;
 use super::model::{Model, Row, time};
 use super::scene::{LEASE, key};
 use crate::store::{
-    AcceptItem, AcceptOutcome, AcceptUnit, AddedDelivery, CancelOutcome, ClaimRequest, Claimed, DeliveryFilter,
-    ItemOutcome, Lease, LeaseGrant, LeaseToken, NextStep, Outcome, Page, PageRequest, PruneRequest, Recorded, Release,
-    RetryOutcome, Room, TargetEffect, Updated,
+    AcceptItem, AcceptOutcome, AcceptUnit, ClaimRequest, Claimed, DeliveryFilter, ItemOutcome, Lease, LeaseGrant,
+    LeaseToken, Room, Updated,
 };
-use crate::{
-    Delivery, DeliveryId, DeliveryState, DisabledReason, EventId, Generation, Reason, Store, SubscriptionId,
-    SubscriptionRecord, TargetId, Timestamp,
-};
+use crate::{DeliveryId, DeliveryState, DisabledReason, EventId, Generation, Store, TargetId, Timestamp};
 
 /// Expands to one `#[test]` that takes random courses of calls on a [`Store`](crate::Store) and holds it against a small
 /// model after each call: what may be leased is leased, nothing else is, outcomes count with the current token only, and
@@ -61,133 +62,6 @@ where
     if let Err(error) = outcome {
         panic!("{error}");
     }
-}
-
-/// One call, with numbers that pick among what there is.
-#[derive(Clone, Debug)]
-enum Step {
-    Wait(u64),
-    Subscribe,
-    Switch { subscription: usize, disabled: bool, stale: bool },
-    Unsubscribe { subscription: usize },
-    Emit { to: To, key: Option<(u8, u8)>, stale: bool, leased: Leased, scattered: bool },
-    EmitAgain { event: usize, beside: bool },
-    Claim { limit: u32, room: u32, without: Vec<usize>, goes_on: bool },
-    ClaimThese { deliveries: Vec<usize>, limit: u32 },
-    ClaimAll { limit: u32 },
-    Record { lease: usize, next: Next, effect: Effect, flaw: Flaw },
-    RecordMany(Vec<(usize, Next)>),
-    Release { leases: Vec<usize>, later: u64 },
-    Recover { subscription: usize, limit: u32 },
-    List { state: Option<usize>, subscription: Option<usize>, event: Option<usize>, since: Option<u64>, limit: u32 },
-    Retry { delivery: usize },
-    Cancel { delivery: usize },
-    CancelOrphans,
-    Prune { age: u64 },
-}
-
-/// Who an event goes to.
-#[derive(Clone, Debug)]
-enum To {
-    Some(Vec<usize>),
-    AllBut(Vec<usize>),
-}
-
-/// Which deliveries are leased from the start.
-#[derive(Clone, Copy, Debug)]
-enum Leased {
-    None,
-    /// All with one token, but for every so manieth.
-    Together(usize),
-    /// Each with its own.
-    Alone,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Next {
-    Retry(u64),
-    Deliver,
-    Exhaust,
-    /// It ends without an attempt.
-    GiveUp,
-}
-
-/// What is wrong with an outcome.
-#[derive(Clone, Copy, Debug)]
-enum Flaw {
-    None,
-    Token,
-    Tenant,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Effect {
-    None,
-    Pause(u64),
-    Resume,
-    DisableGone,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let any = || 0..64_usize;
-    let next = || {
-        prop_oneof![
-            3 => (0..20_u64).prop_map(Next::Retry),
-            3 => Just(Next::Deliver),
-            1 => Just(Next::Exhaust),
-            1 => Just(Next::GiveUp),
-        ]
-    };
-    let some = |most| proptest::collection::vec(any(), 0..most);
-    let to = prop_oneof![3 => some(4).prop_map(To::Some), 2 => some(20).prop_map(To::Some), 3 => some(4).prop_map(To::AllBut)];
-    let leased =
-        prop_oneof![4 => Just(Leased::None), 2 => (1..9_usize).prop_map(Leased::Together), 1 => Just(Leased::Alone)];
-    let limit = || prop_oneof![4 => 1..8_u32, 1 => Just(64_u32), 1 => Just(200_u32)];
-    let flaw = prop_oneof![8 => Just(Flaw::None), 1 => Just(Flaw::Token), 1 => Just(Flaw::Tenant)];
-    let effect = prop_oneof![
-        4 => Just(Effect::None),
-        2 => (0..40_u64).prop_map(Effect::Pause),
-        1 => Just(Effect::Resume),
-        1 => Just(Effect::DisableGone),
-    ];
-    prop_oneof![
-        4 => (0..40_u64).prop_map(Step::Wait),
-        1 => Just(Step::Subscribe),
-        2 => (any(), proptest::bool::ANY, proptest::bool::weighted(0.2))
-            .prop_map(|(subscription, disabled, stale)| Step::Switch { subscription, disabled, stale }),
-        1 => any().prop_map(|subscription| Step::Unsubscribe { subscription }),
-        6 => (
-            to,
-            proptest::option::weighted(0.3, (0..3_u8, 0..2_u8)),
-            proptest::bool::weighted(0.15),
-            leased,
-            proptest::bool::weighted(0.2),
-        )
-            .prop_map(|(to, key, stale, leased, scattered)| Step::Emit { to, key, stale, leased, scattered }),
-        2 => (any(), proptest::bool::ANY).prop_map(|(event, beside)| Step::EmitAgain { event, beside }),
-        5 => (limit(), 1..3_u32, some(6), proptest::bool::ANY)
-            .prop_map(|(limit, room, without, goes_on)| Step::Claim { limit, room, without, goes_on }),
-        2 => (some(9), prop_oneof![1 => 1..4_u32, 3 => Just(100_u32)])
-            .prop_map(|(deliveries, limit)| Step::ClaimThese { deliveries, limit }),
-        2 => limit().prop_map(|limit| Step::ClaimAll { limit }),
-        6 => (any(), next(), effect, flaw)
-            .prop_map(|(lease, next, effect, flaw)| Step::Record { lease, next, effect, flaw }),
-        4 => proptest::collection::vec((any(), next()), 0..40).prop_map(Step::RecordMany),
-        2 => (some(6), 0..20_u64).prop_map(|(leases, later)| Step::Release { leases, later }),
-        2 => (any(), 1..9_u32).prop_map(|(subscription, limit)| Step::Recover { subscription, limit }),
-        2 => (
-            proptest::option::weighted(0.3, any()),
-            proptest::option::weighted(0.3, any()),
-            proptest::option::weighted(0.3, any()),
-            proptest::option::weighted(0.2, 0..60_u64),
-            prop_oneof![1..10_u32, Just(100_u32)],
-        )
-            .prop_map(|(state, subscription, event, since, limit)| Step::List { state, subscription, event, since, limit }),
-        3 => any().prop_map(|delivery| Step::Retry { delivery }),
-        1 => any().prop_map(|delivery| Step::Cancel { delivery }),
-        1 => Just(Step::CancelOrphans),
-        1 => (0..200_u64).prop_map(|age| Step::Prune { age }),
-    ]
 }
 
 /// A course under way.
@@ -512,211 +386,5 @@ impl Course {
         let standing: Vec<_> = self.leases.iter().filter(stands).cloned().collect();
         let among = if number.is_multiple_of(4) || standing.is_empty() { &self.leases } else { &standing };
         pick(among, number / 4).cloned()
-    }
-
-    fn outcome(&self, lease: &Lease, next: Next) -> Outcome {
-        let now = self.now();
-        match next {
-            Next::Retry(seconds) => {
-                self.scene.failure(lease, now, NextStep::RetryAt(now + Duration::from_secs(seconds)))
-            }
-            Next::Deliver => self.scene.success(lease, now),
-            Next::Exhaust => {
-                let end = NextStep::End(DeliveryState::Exhausted, Some(Reason::AttemptsExhausted));
-                self.scene.failure(lease, now, end)
-            }
-            Next::GiveUp => {
-                let end = NextStep::End(DeliveryState::Cancelled, Some(Reason::SubscriptionDeleted));
-                Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, end)
-            }
-        }
-    }
-
-    async fn record(&mut self, number: usize, next: Next, effect: Effect, flaw: Flaw) {
-        let Some(lease) = self.lease(number) else { return };
-        let now = self.now();
-        let later = |seconds| now + Duration::from_secs(seconds);
-        let mut outcome = self.outcome(&lease, next);
-        match flaw {
-            Flaw::None => {}
-            Flaw::Token => outcome.token = self.scene.token(),
-            Flaw::Tenant => outcome.tenant = self.scene.stranger.clone(),
-        }
-        outcome.effect = match effect {
-            Effect::None => TargetEffect::None,
-            Effect::Pause(seconds) => TargetEffect::Pause(later(seconds)),
-            Effect::Resume => TargetEffect::Resume,
-            Effect::DisableGone => TargetEffect::DisableGone,
-        };
-        let recorded = self.scene.record(now, outcome.clone()).await;
-        let generation = self.scene.generation(&self.scene.tenant).await;
-        let expected = match flaw {
-            Flaw::Tenant => Recorded::Fenced,
-            _ => self.model.record(now, &outcome, generation),
-        };
-        assert_eq!(recorded, expected, "an outcome of {}", lease.delivery);
-    }
-
-    /// Records outcomes of several leases, in any order, in one call.
-    async fn record_many(&mut self, numbers: &[(usize, Next)]) {
-        let now = self.now();
-        let outcome = |(number, next): &(usize, Next)| Some(self.outcome(&self.lease(*number)?, *next));
-        let outcomes: Vec<_> = numbers.iter().filter_map(outcome).collect();
-        let recorded = self.scene.store.record(now, &outcomes).await.expect("the store works");
-        let generation = self.model.generation;
-        let expected: Vec<_> = outcomes.iter().map(|outcome| self.model.record(now, outcome, generation)).collect();
-        assert_eq!(recorded, expected, "outcomes {outcomes:?}");
-    }
-
-    async fn release(&mut self, numbers: &[usize], later: u64) {
-        let due = self.now() + Duration::from_secs(later);
-        let leases: BTreeMap<_, _> = numbers
-            .iter()
-            .filter_map(|number| self.lease(*number))
-            .map(|lease| ((lease.delivery, lease.token.get()), lease))
-            .collect();
-        let release = |lease: &Lease| Release { delivery: lease.delivery, token: lease.token, due };
-        let releases: Vec<_> = leases.values().map(release).collect();
-        self.scene.store.release(&releases).await.expect("the store works");
-        for lease in leases.values() {
-            self.model.release(lease.delivery, lease.token, due);
-        }
-    }
-
-    /// Gives a subscription all events that it has not.
-    async fn recover(&mut self, number: usize, limit: u32) {
-        let Some(record) = pick(&self.model.subscriptions, number).cloned() else { return };
-        let (now, mut after, mut found) = (self.now(), None, Vec::new());
-        loop {
-            let window = (time(0), now + Duration::from_secs(1));
-            let store = &self.scene.store;
-            let step = store.recoverable(&self.scene.tenant, record.id, window.0, window.1, after, limit).await;
-            let step = step.expect("the store works");
-            found.extend(step.iter().map(|found| (found.event, found.delivery)));
-            let Some(last) = step.last() else { break };
-            after = Some(last.event);
-        }
-        let known = self.model.events.keys().map(|event| (*event, self.model.delivery_to(*event, record.id)));
-        assert_eq!(found, known.collect::<Vec<_>>(), "what {} has of the events", record.id);
-        let add = |event: &EventId| AddedDelivery { id: DeliveryId::from_uuid(self.scene.uuid(now)), event: *event };
-        let added: Vec<_> = self.model.events.keys().map(add).collect();
-        let tenant = &self.scene.tenant;
-        let count = self.scene.store.add_deliveries(tenant, record.id, &added, now).await.expect("the store works");
-        let missing: Vec<_> =
-            found.iter().filter(|(_, delivery)| delivery.is_none()).map(|(event, _)| *event).collect();
-        assert_eq!(count, missing.len() as u64, "deliveries that were added");
-        for AddedDelivery { id, event } in added.iter().filter(|added| missing.contains(&added.event)) {
-            self.model.deliveries.insert(*id, Row::new(*event, record.id, now));
-            if let Some((_, deliveries)) = self.model.events.get_mut(event) {
-                deliveries.push(*id);
-            }
-        }
-    }
-
-    async fn retry(&mut self, number: usize) {
-        let known: Vec<_> = self.model.deliveries.iter().map(|(id, row)| (*id, row.subscription)).collect();
-        let Some((id, subscription)) = pick(&known, number).copied() else { return };
-        let (store, now) = (&self.scene.store, self.now());
-        let foreign = store.retry(&self.scene.stranger, id, now).await.expect("the store works");
-        assert_eq!(foreign, RetryOutcome::Missing, "a stranger retries");
-        let outcome = store.retry(&self.scene.tenant, id, now).await.expect("the store works");
-        let expected = match self.model.subscription(subscription).is_some() {
-            false => RetryOutcome::TargetGone,
-            true if self.model.retry(id, now) => RetryOutcome::Done,
-            true => RetryOutcome::Leased,
-        };
-        assert_eq!(outcome, expected, "a retry of {id}");
-    }
-
-    async fn cancel(&mut self, number: usize) {
-        let known: Vec<_> = self.model.deliveries.keys().copied().collect();
-        let Some(id) = pick(&known, number).copied() else { return };
-        let (store, now) = (&self.scene.store, self.now());
-        let foreign = store.cancel(&self.scene.stranger, id, now).await.expect("the store works");
-        assert_eq!(foreign, CancelOutcome::Missing, "a stranger cancels");
-        let outcome = store.cancel(&self.scene.tenant, id, now).await.expect("the store works");
-        let done = self.model.cancel(id, Reason::Requested, now);
-        assert_eq!(outcome, if done { CancelOutcome::Done } else { CancelOutcome::Finished }, "cancelling {id}");
-    }
-
-    async fn prune(&mut self, age: u64) {
-        let now = self.now();
-        let ended_before = now - Duration::from_secs(age);
-        let (mut removed, mut cursor) = (0, None);
-        for _ in 0..1_000 {
-            let request = PruneRequest { ended_before, now, cursor, limit: 3 };
-            let step = self.scene.store.prune(request).await.expect("the store works");
-            removed += step.events;
-            if step.cursor.is_none() && !step.more_keys {
-                break;
-            }
-            cursor = step.cursor.or(cursor);
-        }
-        assert_eq!(removed, self.model.prune(ended_before), "pruned events");
-    }
-
-    async fn list(&self, tenant: &crate::TenantId) -> Vec<Delivery> {
-        let (filter, page) = (DeliveryFilter::default(), PageRequest::newest(100_000));
-        self.scene.store.list_deliveries(tenant, &filter, page).await.expect("the store works").items
-    }
-
-    /// Looks at pages of a list, one after the other and somewhere in between.
-    async fn list_all(&self, filter: &DeliveryFilter, limit: u32) {
-        let expected = self.model.find(filter);
-        let (store, tenant) = (&self.scene.store, &self.scene.tenant);
-        let list = async |page| store.list_deliveries(tenant, filter, page).await.expect("the store works");
-        let ids = |found: &Page<Delivery>| found.items.iter().map(|delivery| delivery.id).collect::<Vec<_>>();
-        let (mut page, mut all) = (PageRequest::newest(limit), Vec::new());
-        // Much is looked at in part.
-        for _ in 0..12 {
-            let found = list(page).await;
-            all.extend(ids(&found));
-            assert_eq!(found.has_more, all.len() < expected.len(), "another page follows {}", all.len());
-            let Some(last) = all.last().filter(|_| found.has_more) else { break };
-            page = PageRequest::after(limit, last.as_uuid());
-        }
-        assert_eq!(all, expected[..all.len()], "found by {filter:?}");
-        for offset in [0, expected.len() / 3, expected.len()] {
-            let found = list(PageRequest::offset(limit, offset as u64)).await;
-            let end = expected.len().min(offset + limit as usize);
-            assert_eq!(ids(&found), expected[offset..end], "found by {filter:?} from {offset} on");
-            assert_eq!(found.total, Some(expected.len() as u64), "how many {filter:?} finds");
-        }
-    }
-
-    async fn count(&self, subscription: Option<SubscriptionId>) {
-        let (store, tenant) = (&self.scene.store, &self.scene.tenant);
-        let stats = store.stats(tenant, subscription, time(0)).await.expect("the store works");
-        let all = self.model.find(&DeliveryFilter { subscription, ..DeliveryFilter::default() });
-        let events = if subscription.is_some() { all.len() } else { self.model.events.len() };
-        assert_eq!(stats.events, events as u64, "events of {subscription:?}");
-        for state in DeliveryState::ALL {
-            let filter = DeliveryFilter { subscription, state: Some(*state), ..DeliveryFilter::default() };
-            let expected = self.model.find(&filter).len() as u64;
-            assert_eq!(stats.deliveries[state.as_str()], expected, "{state:?} of {subscription:?}");
-        }
-    }
-
-    /// The store is as the model is.
-    async fn compare(&self) {
-        let (model, tenant) = (&self.model, &self.scene.tenant);
-        let found = self.list(tenant).await;
-        let ids: BTreeSet<_> = found.iter().map(|delivery| delivery.id).collect();
-        assert!(ids.iter().eq(model.deliveries.keys()), "the deliveries there are: {ids:?}");
-        for (delivery, row) in found.iter().filter_map(|delivery| Some((delivery, model.deliveries.get(&delivery.id)?)))
-        {
-            let held = model.subscription(row.subscription).is_some_and(|record| record.disabled.is_some());
-            assert!(row.agrees_with(delivery, held), "is {delivery:?}, should be {row:?}, held {held}");
-        }
-        let page = PageRequest::newest(1_000);
-        let found = self.scene.store.list_subscriptions(tenant, page).await.expect("the store works").items;
-        let facts =
-            |record: &SubscriptionRecord| (record.id, record.version, record.disabled.clone(), record.paused_until);
-        let known: BTreeMap<_, _> = model.subscriptions.iter().map(|record| (record.id, facts(record))).collect();
-        let found: BTreeMap<_, _> = found.iter().map(|record| (record.id, facts(record))).collect();
-        assert_eq!(found, known, "subscriptions with version, state and pause");
-        assert_eq!(self.scene.generation(tenant).await, model.generation, "the generation");
-        let backlog = self.scene.store.backlog(self.now()).await.expect("the store works");
-        assert_eq!(backlog, model.backlog(self.now()), "the backlog");
     }
 }
