@@ -12,6 +12,8 @@ use crate::error::Fault;
 
 /// A round trip that takes longer than this says too little about the time.
 const LONGEST_TRIP: Duration = Duration::from_millis(250);
+/// Whoever does nothing but claim asks this often.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The database's clock: local monotonic time, and what the last round trip told. All who share a database agree, to
 /// within half a round trip.
@@ -20,12 +22,14 @@ pub struct PostgresClock {
     start: Instant,
     /// The database's time at `start`, in microseconds since the Unix epoch.
     base: Arc<AtomicI64>,
+    /// When it was asked last, in microseconds since `start`.
+    asked: Arc<AtomicI64>,
 }
 
 impl PostgresClock {
     /// Asks the database.
     pub(crate) async fn new(conn: &mut PgConnection) -> Result<Self, Fault> {
-        let clock = Self { start: Instant::now(), base: Arc::new(AtomicI64::new(0)) };
+        let clock = Self { start: Instant::now(), base: Arc::default(), asked: Arc::default() };
         let (asked, micros) = read(conn).await?;
         clock.set(asked, Instant::now(), micros);
         Ok(clock)
@@ -33,6 +37,7 @@ impl PostgresClock {
 
     /// Takes over what a round trip told that began at `asked` and has just ended.
     pub(crate) fn learn(&self, asked: Instant, micros: i64) {
+        self.asked.store(self.elapsed(), Ordering::Relaxed);
         let answered = Instant::now();
         if answered.duration_since(asked) <= LONGEST_TRIP {
             self.set(asked, answered, micros);
@@ -44,6 +49,20 @@ impl PostgresClock {
         let since = i64::try_from(middle.duration_since(self.start).as_micros()).unwrap_or(0);
         self.base.store(micros - since, Ordering::Relaxed);
     }
+
+    /// Asks again where nobody has for a while, on a connection that is there for something else.
+    pub(crate) async fn keep_up(&self, conn: &mut PgConnection) -> Result<(), Fault> {
+        let age = self.elapsed().saturating_sub(self.asked.load(Ordering::Relaxed));
+        if u128::try_from(age).is_ok_and(|age| age >= INTERVAL.as_micros()) {
+            let (asked, micros) = read(conn).await?;
+            self.learn(asked, micros);
+        }
+        Ok(())
+    }
+
+    fn elapsed(&self) -> i64 {
+        i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
 }
 
 async fn read(conn: &mut PgConnection) -> Result<(Instant, i64), Fault> {
@@ -54,7 +73,6 @@ async fn read(conn: &mut PgConnection) -> Result<(Instant, i64), Fault> {
 
 impl Clock for PostgresClock {
     fn now(&self) -> Timestamp {
-        let elapsed = i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX);
-        Timestamp::from_millis(self.base.load(Ordering::Relaxed).saturating_add(elapsed) / 1000)
+        Timestamp::from_millis(self.base.load(Ordering::Relaxed).saturating_add(self.elapsed()) / 1000)
     }
 }

@@ -20,7 +20,12 @@ impl DeliveryStore for PostgresStore {
         // Claims do not wait for the disk: a lease that a crash of the server takes back was never acted upon by
         // anybody else, and its token comes no second time.
         let mut session = self.worker_writer(Begin::Relaxed).await?;
-        let claimed = claim::claim(&mut session.conn(), &self.progress, &request).await;
+        let claimed = async {
+            let mut conn = session.conn();
+            self.clock.keep_up(conn.inner).await?;
+            claim::claim(&mut conn, &self.progress, &request).await
+        };
+        let claimed = claimed.await;
         self.end(session, claimed).await
     }
 

@@ -387,3 +387,33 @@ async fn results_of_two_leases_of_one_event_lock_its_rows_in_order() {
     let recorded = recording.await.expect("it ends").expect("it works");
     assert_eq!(recorded, [Recorded::Done; 2]);
 }
+
+/// A worker does nothing but claim, and its leases are to end when the database's time says so.
+#[tokio::test]
+async fn the_clock_of_whoever_only_claims_follows_the_database_too() {
+    let scene = Scene::new();
+    let host = scene.host().await;
+    let database: String =
+        sqlx::query_scalar("SELECT current_database()::text").fetch_one(&host).await.expect("a name");
+    for sql in [
+        "CREATE TABLE public.shift AS SELECT interval '0' AS by".to_owned(),
+        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+         AS 'SELECT pg_catalog.clock_timestamp() + (SELECT by FROM public.shift)'"
+            .to_owned(),
+        format!("ALTER DATABASE \"{database}\" SET search_path = public, pg_catalog"),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&host).await.expect("it works");
+    }
+    let store = scene.open().await;
+    let before = store.clock().now();
+    sqlx::query("UPDATE public.shift SET by = '1 hour'").execute(&host).await.expect("it works");
+    let begun = std::time::Instant::now();
+    for token in 1.. {
+        claim(&store, store.clock().now(), token).await;
+        if store.clock().now().since(before) > Duration::from_secs(3_599) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "the database's time is an hour later");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
