@@ -407,7 +407,7 @@ async fn the_clock_of_whoever_only_claims_follows_the_database_too() {
     let store = scene.open().await;
     let before = store.clock().now();
     sqlx::query("UPDATE public.shift SET by = '1 hour'").execute(&host).await.expect("it works");
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     for token in 1.. {
         claim(&store, store.clock().now(), token).await;
         if store.clock().now().since(before) > Duration::from_secs(3_599) {
