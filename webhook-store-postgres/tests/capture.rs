@@ -7,7 +7,7 @@ mod scene;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use scene::{Scene, at, uuid};
+use scene::{Scene, alone, at, uuid};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::Instant;
@@ -78,10 +78,7 @@ async fn many_searches_wait_for_each_other_and_captures_wait_for_none() {
 
 /// Rows of captured requests that were read so far, once those who read them are gone.
 async fn rows_read(host: &PgPool) -> i64 {
-    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    while sqlx::query_scalar::<_, i64>(others).fetch_one(host).await.expect("it answers") > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    alone(host).await;
     let sql = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'captured_request'";
     sqlx::query_scalar(sql).fetch_one(host).await.expect("it answers")
 }

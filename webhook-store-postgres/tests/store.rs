@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use scene::{Scene, accept, at, claim, subscribe, unit, uuid};
+use scene::{Scene, accept, alone, at, claim, subscribe, subscribe_many, unit, uuid};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, SqlSafeStr};
@@ -266,10 +266,7 @@ async fn whoever_disables_subscriptions_of_several_tenants_waits_before_it_locks
 
 /// How often each index of fan-outs was used.
 async fn scans(host: &PgPool) -> BTreeMap<String, i64> {
-    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    while sqlx::query_scalar::<_, i64>(others).fetch_one(host).await.expect("it answers") > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    alone(host).await;
     let sql = "SELECT indexrelname::text, idx_scan FROM pg_stat_user_indexes WHERE relname = 'fan_out'";
     sqlx::query_as::<_, (String, i64)>(sql).fetch_all(host).await.expect("it answers").into_iter().collect()
 }
@@ -279,12 +276,7 @@ async fn scans(host: &PgPool) -> BTreeMap<String, i64> {
 async fn deliveries_that_share_a_row_are_found_by_their_ids_whatever_the_table_looked_like() {
     let scene = Scene::new();
     let store = scene.open().await;
-    let (mut subscriptions, mut generation) = (Vec::new(), None);
-    for number in 1..=4 {
-        let (subscription, latest) = subscribe(&store, number).await;
-        subscriptions.push(subscription);
-        generation = Some(latest);
-    }
+    let (subscriptions, generation) = subscribe_many(&store, 4).await;
     store.close().await;
     let host = PgPoolOptions::new().max_connections(1).connect(scene.database.url()).await.expect("the host connects");
     let fill = "INSERT INTO webhook.fan_out (id, event_id, line, open, next_at, created_at, payload_bytes, tenant, targets)
@@ -311,7 +303,7 @@ async fn deliveries_that_share_a_row_are_found_by_their_ids_whatever_the_table_l
     let ids: Vec<_> = (64..68).map(|number| DeliveryId::from_uuid(uuid(number))).collect();
     let deliveries = ids.iter().zip(&subscriptions).map(|(id, to)| NewDelivery::new(*id, Target::Subscription(*to)));
     let item = AcceptItem::new(event, deliveries.collect());
-    accept(&store, AcceptUnit::new(TenantId::default(), generation.expect("a generation"), vec![item])).await;
+    accept(&store, AcceptUnit::new(TenantId::default(), generation, vec![item])).await;
     let leases = store.claim_ids(request(), &ids).await.expect("it works").leases;
     assert_eq!(leases.len(), 4);
     let outcome = |position: usize| delivered(&leases[position], 100 + position as u64);
@@ -345,12 +337,7 @@ fn delivered(lease: &Lease, number: u64) -> Outcome {
 async fn results_of_two_leases_of_one_event_lock_its_rows_in_order() {
     let scene = Scene::new();
     let store = scene.open().await;
-    let (mut subscriptions, mut generation) = (Vec::new(), None);
-    for number in 1..=4 {
-        let (subscription, latest) = subscribe(&store, number).await;
-        subscriptions.push(subscription);
-        generation = Some(latest);
-    }
+    let (subscriptions, generation) = subscribe_many(&store, 4).await;
     // The first and third are leased at once, the others by a claim.
     let event = Event::new(EventId::from_uuid(uuid(64)), TenantId::default(), at(0));
     let mut deliveries = Vec::new();
@@ -359,7 +346,7 @@ async fn results_of_two_leases_of_one_event_lock_its_rows_in_order() {
         delivery.lease = (number % 2 == 0).then_some(LeaseGrant { token: LeaseToken::new(1), until: at(30) });
         deliveries.push(delivery);
     }
-    let unit = AcceptUnit::new(TenantId::default(), generation.expect("one"), vec![AcceptItem::new(event, deliveries)]);
+    let unit = AcceptUnit::new(TenantId::default(), generation, vec![AcceptItem::new(event, deliveries)]);
     accept(&store, unit).await;
     let claimed = claim(&store, at(1), 2).await.leases;
     assert_eq!(claimed.len(), 2);

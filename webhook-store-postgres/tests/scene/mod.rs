@@ -62,6 +62,25 @@ pub(crate) async fn subscribe(store: &PostgresStore, number: u64) -> (Subscripti
     }
 }
 
+/// So many, and the generation with all of them.
+pub(crate) async fn subscribe_many(store: &PostgresStore, count: u64) -> (Vec<SubscriptionId>, Generation) {
+    let (mut ids, mut generation) = (Vec::new(), Generation::ZERO);
+    for number in 1..=count {
+        let (id, latest) = subscribe(store, number).await;
+        ids.push(id);
+        generation = latest;
+    }
+    (ids, generation)
+}
+
+/// Waits until nobody else is connected: what the others did is in the statistics then.
+pub(crate) async fn alone(host: &PgPool) {
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(host).await.expect("it answers") > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// One event with one delivery; their ids are made from `number`.
 pub(crate) fn unit(subscription: SubscriptionId, generation: Generation, number: u64) -> AcceptUnit {
     let tenant = TenantId::default();
