@@ -1,6 +1,7 @@
 //! One attempt: sent, judged, recorded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,9 @@ use crate::{
     Attempt, AttemptFailure, AttemptId, DeliveryState, ErrorKind, Event, FailedAttempt, Hint, OutboundResponse, Reason,
     Timestamp, TransportError, next_due, parse_retry_after,
 };
+
+/// So long after its claim a delivery may start with the subscription as it was then: a change is obeyed within a second.
+const TRUSTED: Duration = Duration::from_millis(500);
 
 /// What was sent, for the log, and what came of it.
 struct Made {
@@ -34,14 +38,17 @@ impl Worker {
         seat: Seat,
         abort: CancellationToken,
     ) {
+        let unchanged = tokio::select! {
+            biased;
+            () = abort.cancelled() => return,
+            unchanged = self.unchanged(&lease, target) => unchanged,
+        };
         let started_at = self.context.now();
-        if abort.is_cancelled() {
-            return;
-        }
-        if lease.until.since(started_at) <= target.timeout {
-            // Too little of the lease is left: another worker may have the delivery before this attempt ends.
+        // With too little left of the lease another worker may have the delivery before this attempt ends.
+        let in_time = lease.until.since(started_at) > target.timeout;
+        if let Some(due) = unchanged.err().or((!in_time).then_some(started_at)) {
             seat.leave(Pace::NotMade, started_at);
-            self.give_back(vec![release(&lease, started_at)]);
+            self.give_back(vec![release(&lease, due)]);
             return;
         }
         let number = lease.attempts + 1;
@@ -76,6 +83,26 @@ impl Worker {
         self.record(lease, attempt, next, effect, &abort).await;
     }
 
+    /// Whether the subscription is still the one that the delivery was claimed for; else when to claim it again. Only
+    /// a delivery that has waited for a slot is asked for.
+    async fn unchanged(&self, lease: &Lease, target: &LiveTarget) -> Result<(), Timestamp> {
+        let Some(subscription) = lease.target.subscription() else { return Ok(()) };
+        let now = self.context.now();
+        let claimed_at = lease.until - self.context.options.lease();
+        if now.since(claimed_at) < TRUSTED {
+            return Ok(());
+        }
+        let ids = [(lease.tenant.clone(), subscription)];
+        match self.context.in_time(self.context.store.subscriptions(&ids)).await {
+            Ok(records) if records.iter().any(|record| record.version == target.version) => Ok(()),
+            Ok(_) => Err(now),
+            Err(error) => {
+                tracing::warn!(%error, "a subscription could not be read again; its lease is given back");
+                Err(now + self.context.options.poll_interval)
+            }
+        }
+    }
+
     /// Sends the request, or calls the handler.
     async fn make(&self, lease: &Lease, target: &LiveTarget, event: &Event, number: u32, now: Timestamp) -> Made {
         if let Some(handler) = &target.handler {
@@ -100,7 +127,7 @@ impl Worker {
         lease: &Lease,
         target: &LiveTarget,
         attempt: &Attempt,
-        retry_after: Option<std::time::Duration>,
+        retry_after: Option<Duration>,
         now: Timestamp,
     ) -> (NextStep, TargetEffect) {
         let Some(failure) = &attempt.failure else {

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use webhook_core::testing::PausedClock;
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{
-    AddressGuard, DeliveryState, MemoryStore, NewEvent, Options, OutboundResponse, RetrySchedule, Role, Store,
-    StoreError, SubscriptionDraft, TenantId, Webhooks,
+    AddressGuard, Clock, DeliveryState, MemoryStore, NewEvent, Options, OutboundResponse, RetrySchedule, Role, Store,
+    StoreError, SubscriptionDraft, SystemClock, TenantId, Webhooks,
 };
 
 /// A node: an engine of its own on a store that it shares.
@@ -128,6 +129,65 @@ async fn attempts_that_outlast_the_grace_are_given_up_and_their_leases_released(
         (left.delivery.state, left.delivery.attempts, left.delivery.lost_leases),
         (DeliveryState::Pending, 0, 0)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_process_while_its_subscription_is_disabled_is_not_sent() {
+    let (store, transport) = (Arc::new(MemoryStore::new()), RecordingTransport::new());
+    let clock = Arc::new(PausedClock::new(SystemClock.now()));
+    let engine = |concurrency| {
+        let mut options = Options::default();
+        options.concurrency = concurrency;
+        Webhooks::builder(Arc::clone(&store) as Arc<dyn Store>)
+            .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+            .transport(Arc::new(transport.clone()))
+            .clock(Arc::clone(&clock) as Arc<dyn Clock>)
+            .options(options)
+            .build()
+            .unwrap()
+    };
+    let (slots, waiting) = (4, 2);
+    let (worker, other) = (engine(slots), engine(slots));
+    let tenant = TenantId::default();
+    let subscription = worker.subscribe(&tenant, SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
+    let running = worker.clone();
+    tokio::spawn(async move { running.run(Role::Worker, CancellationToken::new()).await });
+    let event = || NewEvent::new("a.b".parse().unwrap(), "{}");
+    // A target that has answered at once may have all slots.
+    other.emit(&tenant, event()).await.unwrap();
+    transport.wait_for(1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    transport.hang();
+    let mut deliveries = Vec::new();
+    for _ in 0..slots + waiting {
+        deliveries.push(other.emit(&tenant, event()).await.unwrap().delivery.unwrap());
+    }
+    transport.wait_for(1 + slots).await;
+    let leased = async || {
+        let mut leased = 0;
+        for delivery in &deliveries {
+            leased += usize::from(other.delivery(&tenant, *delivery).await.unwrap().in_flight);
+        }
+        leased
+    };
+    while leased().await < slots + waiting {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    let mut disabled = SubscriptionDraft::new("http://127.0.0.1:9/");
+    disabled.enabled = false;
+    other.replace_subscription(&tenant, subscription.subscription.id, disabled.clone(), None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    transport.resume();
+    while leased().await > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(transport.requests().len(), 1 + slots, "only what was under way");
+
+    disabled.enabled = true;
+    other.replace_subscription(&tenant, subscription.subscription.id, disabled, None).await.unwrap();
+    let all = tokio::time::timeout(Duration::from_secs(60), transport.wait_for(1 + slots + waiting)).await;
+    all.expect("nothing of it is lost");
 }
 
 /// A store that answers nothing any more from some moment on.
