@@ -31,7 +31,7 @@ use crate::session::Conn;
 /// So many more deliveries than leases are wanted are looked at, because some will not be fit.
 const LOOK_FURTHER: i64 = 64;
 /// A walk visits at most so many targets.
-const WALK: i64 = 256;
+const WALK: usize = 256;
 /// A delivery ends when it has lost so many leases.
 const LOST_LEASES: i32 = 5;
 /// So many lost leases are taken up at once.
@@ -74,24 +74,22 @@ const OLDEST_OF_TARGETS: &str = candidates!(
      ) AS o"
 );
 
-// The first entry of each target in the index is its oldest, so one look tells the next target and when it is due.
+// The first entry of each target in the index is its oldest, so one look tells the next target and whether it is due.
 const WALK_ON: &str = concat!(
-    "WITH RECURSIVE walk (target_id, next_at, step) AS (
-       (SELECT x.target_id, x.next_at, 1 FROM webhook.delivery AS x
-        WHERE x.state = 0 AND NOT x.leased AND x.target_id > $2 AND x.next_at >= $4
-        ORDER BY x.target_id, x.next_at LIMIT 1)
+    "WITH RECURSIVE walk (target_id, due, step, found) AS (
+       SELECT $2::uuid, false, 0, 0
        UNION ALL
-       SELECT n.target_id, n.next_at, walk.step + 1 FROM walk CROSS JOIN LATERAL (
-         SELECT x.target_id, x.next_at FROM webhook.delivery AS x
-         WHERE x.state = 0 AND NOT x.leased AND x.target_id > walk.target_id AND x.next_at >= $4
-         ORDER BY x.target_id, x.next_at LIMIT 1
-       ) AS n WHERE walk.step < $3
-     )
-     SELECT walk.target_id, walk.next_at <= $1 AND (s.id IS NULL OR ",
+       SELECT n.target_id, n.due, walk.step + 1, walk.found + n.due::int FROM walk CROSS JOIN LATERAL (
+         SELECT o.target_id, o.next_at <= $1 AND (s.id IS NULL OR ",
     takes_deliveries!(),
-    ") AS due
-     FROM walk LEFT JOIN webhook.subscription AS s ON s.id = walk.target_id
-     ORDER BY walk.target_id"
+    ") AS due FROM (
+           SELECT x.target_id, x.next_at FROM webhook.delivery AS x
+           WHERE x.state = 0 AND NOT x.leased AND x.target_id > walk.target_id AND x.next_at >= $5
+           ORDER BY x.target_id, x.next_at LIMIT 1
+         ) AS o LEFT JOIN webhook.subscription AS s ON s.id = o.target_id
+       ) AS n WHERE walk.step < $3 AND walk.found < $4
+     )
+     SELECT target_id, due FROM walk WHERE step > 0 ORDER BY target_id"
 );
 
 const OLDEST_FAN_OUTS: &str = "SELECT * FROM webhook.fan_out
@@ -109,18 +107,17 @@ const OLDEST_OF_LINES: &str = "SELECT o.* FROM unnest($2::uuid[]) AS j (line) CR
        ORDER BY x.next_at, x.id LIMIT $4 FOR UPDATE SKIP LOCKED
      ) AS o";
 
-const WALK_ON_LINES: &str = "WITH RECURSIVE walk (line, next_at, step) AS (
-       (SELECT x.line, x.next_at, 1 FROM webhook.fan_out AS x
-        WHERE NOT x.leased AND x.line > $1 AND x.next_at >= $3
-        ORDER BY x.line, x.next_at LIMIT 1)
+const WALK_ON_LINES: &str = "WITH RECURSIVE walk (line, due, step, found) AS (
+       SELECT $2::uuid, false, 0, 0
        UNION ALL
-       SELECT n.line, n.next_at, walk.step + 1 FROM walk CROSS JOIN LATERAL (
+       SELECT n.line, n.next_at <= $1, walk.step + 1, walk.found + (n.next_at <= $1)::int
+       FROM walk CROSS JOIN LATERAL (
          SELECT x.line, x.next_at FROM webhook.fan_out AS x
-         WHERE NOT x.leased AND x.line > walk.line AND x.next_at >= $3
+         WHERE NOT x.leased AND x.line > walk.line AND x.next_at >= $5
          ORDER BY x.line, x.next_at LIMIT 1
-       ) AS n WHERE walk.step < $2
+       ) AS n WHERE walk.step < $3 AND walk.found < $4
      )
-     SELECT line, next_at FROM walk ORDER BY line";
+     SELECT line, due FROM walk WHERE step > 0 ORDER BY line";
 
 /// Leases that were lost.
 #[derive(Clone, Copy, Default)]
@@ -312,32 +309,46 @@ async fn walk(
     Ok(walk)
 }
 
-async fn walk_targets(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timestamp) -> Result<Walk, Fault> {
-    let visited = sqlx::query(WALK_ON)
+/// Where something is due from the cursor on, as far as it `fits`, and where the walk stopped if there may be more: it
+/// goes no further than it takes to give away all leases.
+async fn visit(
+    conn: &mut Conn<'_>,
+    walk: &'static str,
+    ask: &ClaimRequest<'_>,
+    floor: Timestamp,
+    fits: impl Fn(Uuid) -> bool,
+) -> Result<(Vec<Uuid>, Option<Uuid>), Fault> {
+    let full = ask.room.of.values().filter(|room| **room == 0).count();
+    let enough = (ask.limit as usize).saturating_add(full).min(WALK);
+    let visited: Vec<(Uuid, bool)> = sqlx::query_as(walk)
         .bind(ask.now.as_millis())
         .bind(ask.cursor.map_or(Uuid::nil(), TargetId::as_uuid))
-        .bind(WALK)
+        .bind(WALK as i64)
+        .bind(enough as i64)
         .bind(floor.as_millis())
         .persistent(conn.persistent)
         .fetch_all(&mut *conn.inner)
         .await?;
-    let visited = visited
-        .iter()
-        .map(|row| Ok((TargetId::from_uuid(rows::id(row, "target_id")?), row.try_get("due")?)))
-        .collect::<Result<Vec<(TargetId, bool)>, Fault>>()?;
-    let mut stopped = visited.last().map(|(target, _)| *target).filter(|_| visited.len() as i64 >= WALK);
-    let due = |(target, due): (TargetId, bool)| (due && ask.room.get(target) > 0).then_some(target);
-    let mut due: Vec<_> = visited.into_iter().filter_map(due).collect();
+    let (steps, last) = (visited.len(), visited.last().map(|(stop, _)| *stop));
+    let mut due: Vec<_> = visited.into_iter().filter_map(|(stop, due)| due.then_some(stop)).collect();
+    let mut stopped = last.filter(|_| steps >= WALK || due.len() >= enough);
+    due.retain(|stop| fits(*stop));
     if due.len() > ask.limit as usize {
         due.truncate(ask.limit as usize);
         stopped = due.last().copied();
     }
+    Ok((due, stopped))
+}
+
+async fn walk_targets(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timestamp) -> Result<Walk, Fault> {
+    let has_room = |target| ask.room.get(TargetId::from_uuid(target)) > 0;
+    let (due, stopped) = visit(conn, WALK_ON, ask, floor, has_room).await?;
     let each = (ask.limit as usize / due.len().max(1)).max(1);
     let mut stops: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
     if !due.is_empty() {
         let found = sqlx::query(OLDEST_OF_TARGETS)
             .bind(ask.now.as_millis())
-            .bind(due.iter().map(|target| target.as_uuid()).collect::<Vec<_>>())
+            .bind(due)
             .bind(i64::try_from(each).unwrap_or(i64::MAX))
             .bind(floor.as_millis())
             .persistent(conn.persistent)
@@ -347,7 +358,7 @@ async fn walk_targets(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timest
             stops.entry(candidate.lease.target.id()).or_default().push(candidate);
         }
     }
-    Ok(Walk { stops, stopped })
+    Ok(Walk { stops, stopped: stopped.map(TargetId::from_uuid) })
 }
 
 async fn walk_lines(
@@ -357,23 +368,7 @@ async fn walk_lines(
     floor: Timestamp,
 ) -> Result<Walk, Fault> {
     let ask = choice.ask;
-    let visited = sqlx::query(WALK_ON_LINES)
-        .bind(ask.cursor.map_or(Uuid::nil(), TargetId::as_uuid))
-        .bind(WALK)
-        .bind(floor.as_millis())
-        .persistent(conn.persistent)
-        .fetch_all(&mut *conn.inner)
-        .await?;
-    let visited = visited
-        .iter()
-        .map(|row| Ok((rows::id(row, "line")?, rows::time(row, "next_at")?)))
-        .collect::<Result<Vec<(Uuid, Timestamp)>, Fault>>()?;
-    let mut stopped = visited.last().map(|(line, _)| *line).filter(|_| visited.len() as i64 >= WALK);
-    let mut due: Vec<_> = visited.into_iter().filter_map(|(line, due)| (due <= ask.now).then_some(line)).collect();
-    if due.len() > ask.limit as usize {
-        due.truncate(ask.limit as usize);
-        stopped = due.last().copied();
-    }
+    let (due, stopped) = visit(conn, WALK_ON_LINES, ask, floor, |_| true).await?;
     let each = i64::from(ask.limit) / i64::try_from(due.len().max(1)).unwrap_or(i64::MAX);
     let mut stops: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
     if !due.is_empty() {
