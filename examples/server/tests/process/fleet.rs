@@ -21,10 +21,10 @@ use crate::support::{until, within};
 const WORKERS: usize = 3;
 const SENDERS: usize = 16;
 
-/// `FLEET_EVENTS` sets how many events there are; a release build takes 50,000 in half a minute.
+/// `FLEET_EVENTS` sets how many events there are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_workers_deliver_each_event_once_and_share_the_work() {
-    let events = std::env::var("FLEET_EVENTS").map_or(10_000, |events| events.parse().unwrap());
+    let events = std::env::var("FLEET_EVENTS").map_or(50_000, |events| events.parse().unwrap());
     let postgres = PostgresServer::start();
     let receiver = Receiver::willing().await;
     let fleet = Fleet::start(&postgres.url(), WORKERS, &[]).await;
