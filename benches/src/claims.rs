@@ -85,10 +85,12 @@ pub(crate) async fn all(folder: Option<&Path>, rows: u64) -> Result<(), Error> {
         many().owned(),
         few().passing(200_000),
         few().passing(200_000).owned(),
+        many().passing(200_000),
         few().shared(),
         many().shared(),
         many().owned().shared(),
         few().passing(200_000).shared(),
+        many().passing(200_000).shared(),
     ];
     println!("{ROUNDS} rounds of {LEASES} leases, {SUBSCRIPTIONS} subscriptions; p50 / p99 in ms");
     println!("{:<64} {:>15} {:>15} {:>15}", "rows", "claim", "load", "record");
