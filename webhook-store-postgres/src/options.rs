@@ -70,7 +70,11 @@ impl PostgresStoreOptions {
         self
     }
 
-    /// Neither sends nor hears signals: deliveries and changes of other processes are found by polling.
+    /// Neither sends nor hears signals: deliveries and changes of other processes are found by polling. What goes with a
+    /// host's own transaction is the host's choice, by [`PostgresStore::emit_in`] or [`PostgresStore::emit_quietly_in`].
+    ///
+    /// [`PostgresStore::emit_in`]: crate::PostgresStore::emit_in
+    /// [`PostgresStore::emit_quietly_in`]: crate::PostgresStore::emit_quietly_in
     #[must_use]
     pub fn without_notify(mut self) -> Self {
         self.notify = false;

@@ -98,7 +98,8 @@ impl PostgresStore {
     /// Emits an event inside the host's own transaction, on the host's own connection: it is accepted when that commits,
     /// and leaves nothing behind when it does not. [`Webhooks::prepare`] makes what is emitted; subscriptions that
     /// changed since then are matched here, so that it reaches those that stand when the host commits. Workers are
-    /// woken by a `NOTIFY` that goes with the commit.
+    /// woken by a `NOTIFY` that goes with the commit: one, however many events the transaction emits, and whatever the
+    /// options of the store are.
     ///
     /// The connection must be one to the store's database, and its transaction at the isolation level `READ COMMITTED`,
     /// which is the default. From here on it keeps changes to the tenant's subscriptions waiting: commit soon.
