@@ -186,7 +186,7 @@ impl Indexes {
             }
         }
         let mut state = index.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.loaded_at.get_or_insert(self.context.now());
+        state.loaded_at.get_or_insert(read_at);
         Ok(())
     }
 

@@ -23,7 +23,8 @@ pub struct LivePath {
 }
 
 impl LivePath {
-    fn of(context: &Context, record: PathRecord) -> Result<Self, Error> {
+    /// Made of what was read from the store at `read_at`.
+    fn of(context: &Context, record: PathRecord, read_at: Timestamp) -> Result<Self, Error> {
         Ok(Self {
             response: context.open_response(&record)?.map(Arc::new),
             key: record.key,
@@ -32,7 +33,7 @@ impl LivePath {
             version: record.version,
             settings: record.settings,
             expires_at: record.expires_at,
-            loaded_at: context.now(),
+            loaded_at: read_at,
         })
     }
 
@@ -68,12 +69,13 @@ impl LivePaths {
 
     /// The same, read anew.
     pub(super) async fn load(&self, context: &Context, path_id: &PathId) -> Result<Arc<LivePath>, Error> {
+        let read_at = context.now();
         let record = context.store.find_path(path_id).await?;
         let Some(record) = record.filter(|record| !record.has_expired(context.now())) else {
             self.forget(path_id);
             return Err(Error::NotFound(Noun::Path));
         };
-        let path = Arc::new(LivePath::of(context, record)?);
+        let path = Arc::new(LivePath::of(context, record, read_at)?);
         let mut ready = self.ready();
         if ready.len() >= CAPACITY && !ready.contains_key(path_id) {
             let mut ages: Vec<_> = ready.values().map(|path| path.loaded_at).collect();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod backlog;
+mod cached;
 mod capture;
 mod capture_calls;
 mod delivery;
