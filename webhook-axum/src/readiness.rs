@@ -9,7 +9,7 @@ pub enum Duty {
     /// Requests: a worker that is stuck degrades the process.
     #[default]
     Requests,
-    /// Deliveries alone: the process is not ready unless its worker asked for deliveries lately.
+    /// Deliveries alone: the process is not ready unless its worker asked for deliveries lately, and was answered.
     Deliveries,
 }
 

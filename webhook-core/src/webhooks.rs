@@ -115,7 +115,7 @@ impl Webhooks {
         Some(self.engine.context.queue.as_ref()?.name())
     }
 
-    /// When a worker of this process last asked for deliveries; none before it first did.
+    /// When a worker of this process was last told which deliveries are due; none before it first was.
     pub fn last_claim(&self) -> Option<Timestamp> {
         self.engine.worker.last_claim()
     }

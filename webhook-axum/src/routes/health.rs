@@ -18,7 +18,8 @@ use crate::{json, wire};
 
 /// A check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// A worker that asked for nothing for longer is stuck.
+/// A worker that was not told for longer what is due is stuck. That it asks is not enough: a claim without an answer
+/// fails sooner, and the next one follows.
 const WORKER_SILENCE: Duration = Duration::from_secs(30);
 
 /// See that the service answers

@@ -1,12 +1,17 @@
 //! Health, metrics and the description.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use webhook_axum::{Api, ApiOptions};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use webhook_axum::{Api, ApiOptions, Duty};
 use webhook_core::queue::MemoryQueue;
-use webhook_core::{MemoryStore, Webhooks};
+use webhook_core::testing::PausedClock;
+use webhook_core::{MemoryStore, Role, StoreError, Timestamp, Webhooks};
 
 use crate::host::{Host, keys, request};
 
@@ -39,6 +44,72 @@ async fn a_queue_is_checked_where_there_is_one() {
     let host = Host { router: Api::new(webhooks).danger_no_auth().operating_router(), ..host };
     let ready = host.get("/health/ready").await.expect(200);
     assert_eq!((&ready["checks"][1]["name"], &ready["checks"][1]["status"]), (&json!("queue"), &json!("ok")));
+}
+
+const ANSWERS: u8 = 0;
+const FAILS: u8 = 1;
+const HANGS: u8 = 2;
+
+/// A store in memory whose claims do as they are told.
+#[derive(Debug, Default)]
+struct Claiming {
+    inner: MemoryStore,
+    how: AtomicU8,
+}
+
+impl Claiming {
+    async fn around<T>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        match self.how.load(Ordering::SeqCst) {
+            FAILS if method == "claim" => Err(StoreError::Other("the index is broken".into())),
+            HANGS if method == "claim" => std::future::pending().await,
+            _ => call.await,
+        }
+    }
+}
+
+webhook_core::wrap_store!(Claiming);
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_claims_get_no_answer_for_thirty_seconds_is_said_though_the_store_answers() {
+    let (store, host) = (Arc::<Claiming>::default(), Host::new());
+    let clock = PausedClock::new(Timestamp::from_millis(1_700_000_000_000));
+    let builder = Webhooks::builder(store.clone()).transport(Arc::new(host.transport.clone()));
+    let webhooks = builder.clock(Arc::new(clock)).build().unwrap();
+    let on_duty = |duty| {
+        let router = Api::new(webhooks.clone()).danger_no_auth().duty(duty).operating_router();
+        Host { webhooks: webhooks.clone(), transport: host.transport.clone(), router }
+    };
+    let (api, worker) = (on_duty(Duty::Requests), on_duty(Duty::Deliveries));
+    let ready = async |host: &Host, status: u16| {
+        let ready = host.get("/health/ready").await.expect(status);
+        assert_eq!(ready["checks"][0], json!({"name": "store", "status": "ok", "latency_ms": 0}));
+        (ready["status"].clone(), ready["checks"].get(1).map(|check| check["status"].clone()))
+    };
+    let (good, bad) = (Some(json!("ok")), Some(json!("failed")));
+    assert_eq!(ready(&api, 200).await, (json!("ready"), None));
+    assert_eq!(ready(&worker, 503).await, (json!("not_ready"), bad.clone()), "it has not asked yet");
+    let shutdown = CancellationToken::new();
+    let (running, stop) = (webhooks.clone(), shutdown.clone());
+    tokio::spawn(async move { running.run(Role::Worker, stop).await });
+
+    for how in [FAILS, HANGS] {
+        store.how.store(ANSWERS, Ordering::SeqCst);
+        sleep(Duration::from_secs(30)).await;
+        store.how.store(how, Ordering::SeqCst);
+        sleep(Duration::from_secs(28)).await;
+        assert_eq!(ready(&worker, 200).await, (json!("ready"), good.clone()));
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(ready(&worker, 503).await, (json!("not_ready"), bad.clone()), "{how}");
+        assert_eq!(ready(&api, 200).await, (json!("degraded"), bad.clone()), "{how}");
+    }
+    store.how.store(ANSWERS, Ordering::SeqCst);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(ready(&worker, 200).await, (json!("ready"), good));
+    shutdown.cancel();
 }
 
 #[tokio::test]

@@ -127,15 +127,14 @@ impl Worker {
         let limit = u32::try_from(places.len()).unwrap_or(u32::MAX);
         // What waits for tokens waits in the store.
         progress.behind |= !tokens.is_empty();
-        let claimed = self.claim_from_somewhere(now, limit, &room, progress).await;
-        self.last_claim.store(self.context.now().as_millis(), Ordering::Relaxed);
-        let claimed = match claimed {
+        let claimed = match self.claim_from_somewhere(now, limit, &room, progress).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 self.return_tokens(now, tokens, &BTreeMap::new()).await;
                 return Err(error);
             }
         };
+        self.last_claim.store(self.context.now().as_millis(), Ordering::Relaxed);
         let mut counts: BTreeMap<TargetId, u32> = BTreeMap::new();
         for lease in &claimed.leases {
             *counts.entry(lease.target.id()).or_default() += 1;

@@ -146,7 +146,7 @@ impl Worker {
         self.wake_without_hint();
     }
 
-    /// When this worker last asked for deliveries.
+    /// When this worker last got an answer as to which deliveries are due.
     pub(crate) fn last_claim(&self) -> Option<Timestamp> {
         match self.last_claim.load(Ordering::Relaxed) {
             0 => None,

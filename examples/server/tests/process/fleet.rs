@@ -98,6 +98,28 @@ async fn a_worker_has_no_api_and_is_ready_when_it_asked_for_deliveries() {
     api.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_cannot_claim_for_half_a_minute_is_not_ready_until_it_can_again() {
+    let database = TestDatabase::fresh();
+    let worker = Server::on(database.url(), &["--role=worker"]).await;
+    let mut client = worker.client();
+    let mut becomes = async |code| {
+        let answered = async || client.get("/health/ready").await.ok().filter(|answer| answer.status == code);
+        until("it is ready, or no more", answered).await.json()
+    };
+    becomes(200).await;
+    // Claims give up waiting for it again and again; everything else goes on.
+    let mut lock = PgConnection::connect(database.url()).await.unwrap();
+    lock.execute("BEGIN; LOCK TABLE webhook.delivery IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let locked = Instant::now();
+    let ready = becomes(503).await;
+    assert_eq!((status(&ready, "store"), status(&ready, "worker")), ("ok", "failed"), "{ready}");
+    assert!((28..40).contains(&locked.elapsed().as_secs()), "{:?}", locked.elapsed());
+    lock.execute("ROLLBACK").await.unwrap();
+    becomes(200).await;
+    worker.stop().await;
+}
+
 /// How a check of `/health/ready` went.
 fn status<'a>(ready: &'a Value, name: &str) -> &'a str {
     let checks = ready["checks"].as_array().unwrap();
