@@ -9,6 +9,7 @@ mod demo;
 mod fleet;
 mod hostile;
 mod kill;
+mod pooler;
 mod postgres;
 mod redis;
 mod secrets;
