@@ -319,7 +319,8 @@ async fn visit(
     fits: impl Fn(Uuid) -> bool,
 ) -> Result<(Vec<Uuid>, Option<Uuid>), Fault> {
     let full = ask.room.of.values().filter(|room| **room == 0).count();
-    let enough = (ask.limit as usize).saturating_add(full).min(WALK);
+    // Where targets have no room unless something else is said of them, most of those that are due may have none.
+    let enough = if ask.room.default == 0 { WALK } else { (ask.limit as usize).saturating_add(full).min(WALK) };
     let visited: Vec<(Uuid, bool)> = sqlx::query_as(walk)
         .bind(ask.now.as_millis())
         .bind(ask.cursor.map_or(Uuid::nil(), TargetId::as_uuid))

@@ -233,19 +233,12 @@ async fn cancel_orphans(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Resu
     .rows_affected();
     if cancelled < u64::from(limit) && shared < u64::from(limit) {
         // A deleted subscription gets no new deliveries: where none is left, it need not be looked at again. A trigger
-        // leaves out those with deliveries that share rows.
-        sqlx::query(
-            "UPDATE webhook.subscription AS s SET settled = true
-             WHERE s.id = ANY ($1)
-               AND NOT EXISTS (SELECT 1 FROM webhook.delivery AS d
-                 WHERE d.state = 0 AND NOT d.leased AND d.target_id = s.id)
-               AND NOT EXISTS (SELECT 1 FROM webhook.delivery AS d
-                 WHERE d.state = 0 AND d.leased AND d.target_id = s.id)",
-        )
-        .bind(&deleted)
-        .persistent(conn.persistent)
-        .execute(&mut *conn.inner)
-        .await?;
+        // leaves out those for which something waits.
+        sqlx::query("UPDATE webhook.subscription SET settled = true WHERE id = ANY ($1)")
+            .bind(&deleted)
+            .persistent(conn.persistent)
+            .execute(&mut *conn.inner)
+            .await?;
     }
     Ok(cancelled)
 }

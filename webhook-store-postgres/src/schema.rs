@@ -37,7 +37,7 @@ fn migrator() -> Migrator {
         (2, "capture", include_str!("../migrations/0002_capture.sql")),
         (3, "receipts", include_str!("../migrations/0003_receipts.sql")),
         (4, "fan_out", include_str!("../migrations/0004_fan_out.sql")),
-        (5, "settle", include_str!("../migrations/0005_settle.sql")),
+        (5, "guards", include_str!("../migrations/0005_guards.sql")),
     ];
     let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)

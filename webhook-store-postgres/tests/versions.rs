@@ -1,4 +1,5 @@
-//! A process of an earlier version, which goes on while a newer one migrates and works beside it.
+//! A process of an earlier version, which goes on while a newer one migrates and works beside it, and what the schema
+//! itself refuses, whoever asks for it.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a broken test panics")]
 
@@ -149,5 +150,52 @@ async fn a_process_of_the_version_before_takes_no_deleted_subscription_with_wait
     let state: i16 = sqlx::query_scalar(state).bind(deleted.as_uuid()).fetch_one(&host).await.expect("it is there");
     assert_eq!(state, DeliveryState::Cancelled.code());
     assert_eq!(settled().await, 1);
+    assert_eq!(claim_all(&store).await, BTreeSet::from([uuid(128), uuid(130)]));
+}
+
+#[tokio::test]
+async fn a_process_of_the_version_before_removes_no_events_whose_deliveries_it_does_not_see() {
+    let scene = Scene::new();
+    let (store, host) = (scene.open().await, scene.host().await);
+    let (subscriptions, generation) = subscribe_many(&store, 3).await;
+    accept(&store, shared(&subscriptions, generation, 128)).await;
+    let refused = sqlx::query("DELETE FROM webhook.event").execute(&host).await.expect_err("they are open");
+    let code = refused.as_database_error().and_then(|error| error.code());
+    assert_eq!(code.as_deref(), Some("23001"), "{refused:?}");
+    assert_eq!(claim_all(&store).await, (128..131).map(uuid).collect());
+}
+
+#[tokio::test]
+async fn a_delivery_that_gets_its_own_row_meanwhile_keeps_its_deleted_subscription_from_being_settled() {
+    let scene = Scene::new();
+    let (store, host) = (scene.open().await, scene.host().await);
+    let (subscriptions, generation) = subscribe_many(&store, 3).await;
+    accept(&store, shared(&subscriptions, generation, 128)).await;
+    let deleted = subscriptions[1];
+    assert!(store.delete_subscription(&TenantId::default(), deleted, at(0)).await.expect("it deletes"));
+
+    // Who cancels what waits for it has begun to settle it before the row is gone, and goes on afterwards.
+    let mut other = host.begin().await.expect("it begins");
+    let locked = "SELECT 1 FROM webhook.subscription WHERE id = $1 FOR UPDATE";
+    sqlx::query(locked).bind(deleted.as_uuid()).execute(&mut *other).await.expect("it locks");
+    let own = "INSERT INTO webhook.delivery
+                 (id, tenant, event_id, target_id, subscription_id, next_at, payload_bytes, created_at)
+               SELECT m.delivery_id, f.tenant, f.event_id, m.target_id, m.target_id, f.next_at, f.payload_bytes, f.created_at
+               FROM webhook.fan_out AS f CROSS JOIN LATERAL webhook.fan_out_members(f.id, f.open, f.targets) AS m";
+    sqlx::query(own).execute(&mut *other).await.expect("it inserts");
+    sqlx::query("DELETE FROM webhook.fan_out").execute(&mut *other).await.expect("it deletes");
+    let cancelling = tokio::spawn({
+        let store = store.clone();
+        async move { store.cancel_orphans(at(0), 100).await }
+    });
+    let waits =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%settled = true%'";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&host).await.expect("it answers") == 0 {
+        assert!(!cancelling.is_finished(), "it waits for the subscription");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.commit().await.expect("it commits");
+    assert_eq!(cancelling.await.expect("it ends").expect("it cancels"), 0);
+    assert_eq!(store.cancel_orphans(at(0), 100).await.expect("it cancels"), 1, "it was looked at again");
     assert_eq!(claim_all(&store).await, BTreeSet::from([uuid(128), uuid(130)]));
 }

@@ -15,7 +15,7 @@ use crate::store::{Lease, NextStep, Outcome, Recorded, TargetEffect};
 use crate::target::LiveTarget;
 use crate::{
     Attempt, AttemptFailure, AttemptId, DeliveryState, ErrorKind, Event, FailedAttempt, Hint, OutboundResponse, Reason,
-    Timestamp, TransportError, next_due, parse_retry_after,
+    SubscriptionRecord, Timestamp, TransportError, next_due, parse_retry_after,
 };
 
 /// So long after its claim a delivery may start with the subscription as it was then: a change is obeyed within a second.
@@ -83,8 +83,8 @@ impl Worker {
         self.record(lease, attempt, next, effect, &abort).await;
     }
 
-    /// Whether the subscription is still the one that the delivery was claimed for; else when to claim it again. Only
-    /// a delivery that has waited for a slot is asked for.
+    /// Whether the subscription is still the one that the delivery was claimed for, and takes deliveries; else when to
+    /// claim it again. Only a delivery that has waited for a slot is asked for.
     async fn unchanged(&self, lease: &Lease, target: &LiveTarget) -> Result<(), Timestamp> {
         let Some(subscription) = lease.target.subscription() else { return Ok(()) };
         let now = self.context.now();
@@ -94,8 +94,14 @@ impl Worker {
         }
         let ids = [(lease.tenant.clone(), subscription)];
         match self.context.in_time(self.context.store.subscriptions(&ids)).await {
-            Ok(records) if records.iter().any(|record| record.version == target.version) => Ok(()),
-            Ok(_) => Err(now),
+            Ok(records) => {
+                let takes_it = |record: &SubscriptionRecord| {
+                    record.version == target.version
+                        && record.disabled.is_none()
+                        && record.paused_until.is_none_or(|until| until <= now)
+                };
+                if records.iter().any(takes_it) { Ok(()) } else { Err(now) }
+            }
             Err(error) => {
                 tracing::warn!(%error, "a subscription could not be read again; its lease is given back");
                 Err(now + self.context.options.poll_interval)

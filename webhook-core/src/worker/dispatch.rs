@@ -75,6 +75,8 @@ impl Worker {
                 Target::AdHoc { sealed, .. } => Some(LiveTarget::ad_hoc(&self.context, &lease, sealed).map(Arc::new)),
             };
             match target {
+                // It was disabled since the claim.
+                Some(Ok(target)) if target.disabled => self.give_back(vec![release(&lease, now)]),
                 Some(Ok(target)) => match self.admission.take(lease.target.id(), target.max_in_flight, now) {
                     Some(seat) => {
                         self.admission.set_limit(lease.target.id(), target.rate_limit);

@@ -1,7 +1,7 @@
 //! Leases, and nodes that share a store.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use webhook_core::testing::PausedClock;
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{
     AddressGuard, Clock, DeliveryState, MemoryStore, NewEvent, Options, OutboundResponse, RetrySchedule, Role, Store,
-    StoreError, SubscriptionDraft, SystemClock, TenantId, Webhooks,
+    StoreError, SubscriptionDraft, SubscriptionId, SystemClock, TenantId, Webhooks,
 };
 
 /// A node: an engine of its own on a store that it shares.
@@ -163,25 +163,29 @@ async fn what_waits_in_the_process_while_its_subscription_is_disabled_is_not_sen
         deliveries.push(other.emit(&tenant, event()).await.unwrap().delivery.unwrap());
     }
     transport.wait_for(1 + slots).await;
-    let leased = async || {
-        let mut leased = 0;
-        for delivery in &deliveries {
-            leased += usize::from(other.delivery(&tenant, *delivery).await.unwrap().in_flight);
-        }
-        leased
+    let leased = async |wanted: usize| {
+        let all = async || {
+            let mut leased = 0;
+            for delivery in &deliveries {
+                leased += usize::from(other.delivery(&tenant, *delivery).await.unwrap().in_flight);
+            }
+            leased
+        };
+        let reached = async {
+            while all().await != wanted {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.expect("so many are leased");
     };
-    while leased().await < slots + waiting {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    leased(slots + waiting).await;
 
     let mut disabled = SubscriptionDraft::new("http://127.0.0.1:9/");
     disabled.enabled = false;
     other.replace_subscription(&tenant, subscription.subscription.id, disabled.clone(), None).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     transport.resume();
-    while leased().await > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    leased(0).await;
     assert_eq!(transport.requests().len(), 1 + slots, "only what was under way");
 
     disabled.enabled = true;
@@ -280,4 +284,62 @@ async fn calls_that_are_never_answered_hold_up_nothing_for_ever() {
         }
     };
     tokio::time::timeout(Duration::from_secs(120), delivered).await.expect("it is delivered");
+}
+
+/// A store whose next claim is followed by somebody disabling a subscription.
+#[derive(Debug)]
+struct DisablingStore {
+    inner: Arc<MemoryStore>,
+    next: Arc<Mutex<Option<(Webhooks, SubscriptionId)>>>,
+}
+
+impl DisablingStore {
+    async fn around<T: Send>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let result = call.await;
+        let next = if name == "claim" { self.next.lock().unwrap().take() } else { None };
+        if let Some((webhooks, id)) = next {
+            let mut disabled = SubscriptionDraft::new("http://127.0.0.1:9/");
+            disabled.enabled = false;
+            webhooks.replace_subscription(&TenantId::default(), id, disabled, None).await.unwrap();
+        }
+        result
+    }
+}
+
+webhook_core::wrap_store!(DisablingStore);
+
+#[tokio::test]
+async fn what_was_claimed_right_before_its_subscription_was_disabled_is_not_sent() {
+    let (inner, next) = (Arc::new(MemoryStore::new()), Arc::new(Mutex::new(None)));
+    let other = Node::new(&inner, 200);
+    let tenant = TenantId::default();
+    let draft = SubscriptionDraft::new("http://127.0.0.1:9/");
+    let id = other.webhooks.subscribe(&tenant, draft).await.unwrap().subscription.id;
+    let delivery = other.emit().await.delivery.unwrap();
+    *next.lock().unwrap() = Some((other.webhooks.clone(), id));
+
+    let transport = RecordingTransport::new();
+    let store = DisablingStore { inner: Arc::clone(&inner), next: Arc::clone(&next) };
+    let worker = Webhooks::builder(Arc::new(store))
+        .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+        .transport(Arc::new(transport.clone()))
+        .build()
+        .unwrap();
+    let (running, shutdown) = (worker.clone(), CancellationToken::new());
+    let stop = shutdown.clone();
+    let running = tokio::spawn(async move { running.run(Role::Worker, stop).await });
+    let held = async {
+        while next.lock().unwrap().is_some() || worker.delivery(&tenant, delivery).await.unwrap().in_flight {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), held).await.expect("the lease is given back");
+    shutdown.cancel();
+    running.await.unwrap();
+    let left = worker.delivery(&tenant, delivery).await.unwrap().delivery;
+    assert_eq!((transport.requests().len(), left.state, left.attempts), (0, DeliveryState::Pending, 0));
 }
