@@ -63,8 +63,17 @@ pub(crate) struct Worker {
     tasks: TaskTracker,
     abort: Mutex<CancellationToken>,
     held: Mutex<BTreeMap<DeliveryId, LeaseToken>>,
+    returned: Mutex<Returned>,
     last_claim: AtomicI64,
     itself: Weak<Worker>,
+}
+
+/// Leases to be given back.
+#[derive(Debug, Default)]
+struct Returned {
+    waiting: Vec<Release>,
+    /// Somebody gives them back.
+    busy: bool,
 }
 
 /// A delivery of a new event that the local worker has room for.
@@ -109,6 +118,7 @@ impl Worker {
             tasks: TaskTracker::new(),
             abort: Mutex::default(),
             held: Mutex::default(),
+            returned: Mutex::default(),
             last_claim: AtomicI64::new(0),
             itself: Weak::clone(itself),
         })
@@ -218,7 +228,7 @@ impl Worker {
         }
     }
 
-    /// Gives leases back, without waiting for it.
+    /// Gives leases back, without waiting for it. Those that come while others are being given back go together.
     fn give_back(&self, releases: Vec<Release>) {
         let Some(worker) = self.itself.upgrade().filter(|_| !releases.is_empty()) else { return };
         let mut held = self.held();
@@ -226,14 +236,33 @@ impl Worker {
             held.remove(&release.delivery);
         }
         drop(held);
+        let mut returned = self.returned();
+        returned.waiting.extend(releases);
+        if std::mem::replace(&mut returned.busy, true) {
+            return;
+        }
+        drop(returned);
         self.tasks.spawn(async move {
-            if let Err(error) = worker.context.in_time(worker.context.store.release(&releases)).await {
-                tracing::warn!(%error, "leases were not given back; they will run out");
-            }
-            if let Some(due) = releases.iter().map(|release| release.due).min() {
-                worker.alarm.set(due);
+            while let Some(releases) = worker.next_returned() {
+                if let Err(error) = worker.context.in_time(worker.context.store.release(&releases)).await {
+                    tracing::warn!(%error, "leases were not given back; they will run out");
+                }
+                if let Some(due) = releases.iter().map(|release| release.due).min() {
+                    worker.alarm.set(due);
+                }
             }
         });
+    }
+
+    fn next_returned(&self) -> Option<Vec<Release>> {
+        let mut returned = self.returned();
+        let releases = std::mem::take(&mut returned.waiting);
+        returned.busy = !releases.is_empty();
+        returned.busy.then_some(releases)
+    }
+
+    fn returned(&self) -> MutexGuard<'_, Returned> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs until `shutdown`, then ends cleanly.
