@@ -26,6 +26,8 @@ const LEASES: u32 = 64;
 const ROUNDS: usize = 60;
 /// Deliveries that are due first have events; the others are never loaded.
 const LOADED: u64 = 20_000;
+/// A snapshot has been held for so long before anything is measured.
+const SNAPSHOT: Duration = Duration::from_secs(60);
 /// Deliveries of one event that share a row.
 const SHARING: u64 = 50;
 
@@ -120,8 +122,10 @@ async fn measure(scenario: &Scenario, url: &str) -> Result<Times, Error> {
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM webhook.tenant")
             .execute(&mut old)
             .await?;
+        let begun = Instant::now();
         let rounds = scenario.passing / 1_000;
         rounds_of(&store, now, rounds as usize, 1_000, &mut Times::default()).await?;
+        tokio::time::sleep_until(begun + SNAPSHOT).await;
     }
     // Unmeasured: connections and plans.
     rounds_of(&store, now, 5, LEASES, &mut Times::default()).await?;
