@@ -120,10 +120,11 @@ async fn while_the_schema_is_migrated_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_schema_is_migrated_on_postgres() {
     let scene = Scene::new(Backend::Postgres, First::Succeeds).await;
-    // What the last one made.
+    // What the last two made.
     let back = "DELETE FROM webhook._migrations WHERE version >= 4; DROP VIEW webhook.every_delivery; \
                 DROP TABLE webhook.fan_out; DROP FUNCTION webhook.accept_2, webhook.fan_out_line, \
-                webhook.fan_out_members, webhook.fan_out_count;";
+                webhook.fan_out_members, webhook.fan_out_count; DROP FUNCTION webhook.settle, webhook.keep_open_events \
+                CASCADE;";
     let mut holder = hold_postgres(&scene, "webhook._migrations", back).await;
     let mut node = spawn(&scene);
     until_one_waits(&mut holder).await;
