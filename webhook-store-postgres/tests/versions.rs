@@ -76,6 +76,32 @@ fn shared(subscriptions: &[SubscriptionId], generation: Generation, number: u64)
     shared
 }
 
+/// Deliveries 128 to 130, to three subscriptions, in one row.
+struct Sharing {
+    store: PostgresStore,
+    host: PgPool,
+    /// What 129 goes to; one constructor deletes it.
+    deleted: SubscriptionId,
+    _scene: Scene,
+}
+
+impl Sharing {
+    async fn new() -> Self {
+        let scene = Scene::new();
+        let (store, host) = (scene.open().await, scene.host().await);
+        let (subscriptions, generation) = subscribe_many(&store, 3).await;
+        accept(&store, shared(&subscriptions, generation, 128)).await;
+        Self { store, host, deleted: subscriptions[1], _scene: scene }
+    }
+
+    async fn with_one_deleted() -> Self {
+        let sharing = Self::new().await;
+        let (store, deleted) = (&sharing.store, sharing.deleted);
+        assert!(store.delete_subscription(&TenantId::default(), deleted, at(0)).await.expect("it deletes"));
+        sharing
+    }
+}
+
 /// Leases what is due; fails where a delivery is leased a second time.
 async fn claim_all(store: &PostgresStore) -> BTreeSet<Uuid> {
     let mut all = BTreeSet::new();
@@ -133,12 +159,7 @@ async fn a_process_of_the_version_before_accepts_while_and_after_a_newer_one_mig
 
 #[tokio::test]
 async fn a_process_of_the_version_before_takes_no_deleted_subscription_with_waiting_deliveries_for_settled() {
-    let scene = Scene::new();
-    let (store, host) = (scene.open().await, scene.host().await);
-    let (subscriptions, generation) = subscribe_many(&store, 3).await;
-    accept(&store, shared(&subscriptions, generation, 128)).await;
-    let deleted = subscriptions[1];
-    assert!(store.delete_subscription(&TenantId::default(), deleted, at(0)).await.expect("it deletes"));
+    let Sharing { store, host, deleted, _scene } = Sharing::with_one_deleted().await;
 
     // What that version looks at is not where these deliveries are.
     let settle = "UPDATE webhook.subscription AS s SET settled = true WHERE s.deleted_at IS NOT NULL AND NOT EXISTS
@@ -155,10 +176,7 @@ async fn a_process_of_the_version_before_takes_no_deleted_subscription_with_wait
 
 #[tokio::test]
 async fn a_process_of_the_version_before_removes_no_events_whose_deliveries_it_does_not_see() {
-    let scene = Scene::new();
-    let (store, host) = (scene.open().await, scene.host().await);
-    let (subscriptions, generation) = subscribe_many(&store, 3).await;
-    accept(&store, shared(&subscriptions, generation, 128)).await;
+    let Sharing { store, host, _scene, .. } = Sharing::new().await;
     let refused = sqlx::query("DELETE FROM webhook.event").execute(&host).await.expect_err("they are open");
     let code = refused.as_database_error().and_then(|error| error.code());
     assert_eq!(code.as_deref(), Some("23001"), "{refused:?}");
@@ -167,12 +185,7 @@ async fn a_process_of_the_version_before_removes_no_events_whose_deliveries_it_d
 
 #[tokio::test]
 async fn a_delivery_that_gets_its_own_row_meanwhile_keeps_its_deleted_subscription_from_being_settled() {
-    let scene = Scene::new();
-    let (store, host) = (scene.open().await, scene.host().await);
-    let (subscriptions, generation) = subscribe_many(&store, 3).await;
-    accept(&store, shared(&subscriptions, generation, 128)).await;
-    let deleted = subscriptions[1];
-    assert!(store.delete_subscription(&TenantId::default(), deleted, at(0)).await.expect("it deletes"));
+    let Sharing { store, host, deleted, _scene } = Sharing::with_one_deleted().await;
 
     // Who cancels what waits for it has begun to settle it before the row is gone, and goes on afterwards.
     let mut other = host.begin().await.expect("it begins");

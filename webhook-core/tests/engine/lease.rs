@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use webhook_core::testing::PausedClock;
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{
-    AddressGuard, Clock, DeliveryState, MemoryStore, NewEvent, Options, OutboundResponse, RetrySchedule, Role, Store,
-    StoreError, SubscriptionDraft, SubscriptionId, SystemClock, TenantId, Webhooks,
+    AddressGuard, Clock, DeliveryId, DeliveryState, MemoryStore, NewEvent, Options, OutboundResponse, RetrySchedule,
+    Role, Store, StoreError, SubscriptionDraft, SubscriptionId, SystemClock, TenantId, Webhooks,
 };
 
 /// A node: an engine of its own on a store that it shares.
@@ -131,43 +131,65 @@ async fn attempts_that_outlast_the_grace_are_given_up_and_their_leases_released(
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_waits_in_the_process_while_its_subscription_is_disabled_is_not_sent() {
-    let (store, transport) = (Arc::new(MemoryStore::new()), RecordingTransport::new());
-    let clock = Arc::new(PausedClock::new(SystemClock.now()));
-    let engine = |concurrency| {
-        let mut options = Options::default();
-        options.concurrency = concurrency;
-        Webhooks::builder(Arc::clone(&store) as Arc<dyn Store>)
-            .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
-            .transport(Arc::new(transport.clone()))
-            .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-            .options(options)
-            .build()
-            .unwrap()
-    };
-    let (slots, waiting) = (4, 2);
-    let (worker, other) = (engine(slots), engine(slots));
-    let tenant = TenantId::default();
-    let subscription = worker.subscribe(&tenant, SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
-    let running = worker.clone();
-    tokio::spawn(async move { running.run(Role::Worker, CancellationToken::new()).await });
-    let event = || NewEvent::new("a.b".parse().unwrap(), "{}");
-    // A target that has answered at once may have all slots.
-    other.emit(&tenant, event()).await.unwrap();
-    transport.wait_for(1).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    transport.hang();
-    let mut deliveries = Vec::new();
-    for _ in 0..slots + waiting {
-        deliveries.push(other.emit(&tenant, event()).await.unwrap().delivery.unwrap());
+/// A worker with all slots busy at one target that hangs, and two more deliveries that wait in it for a slot.
+struct Busy {
+    transport: RecordingTransport,
+    other: Webhooks,
+    subscription: SubscriptionId,
+    deliveries: Vec<DeliveryId>,
+}
+
+impl Busy {
+    const SLOTS: usize = 4;
+    const WAITING: usize = 2;
+
+    /// The target answers the first request with 200, and from then on as `later` says.
+    async fn new(later: fn() -> OutboundResponse) -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let first = AtomicBool::new(true);
+        let transport = RecordingTransport::new().answering(move |_| {
+            let first = first.swap(false, Ordering::SeqCst);
+            Ok(if first { OutboundResponse::new(200.try_into().unwrap()) } else { later() })
+        });
+        let clock: Arc<dyn Clock> = Arc::new(PausedClock::new(SystemClock.now()));
+        let engine = || {
+            let mut options = Options::default();
+            options.concurrency = Self::SLOTS;
+            Webhooks::builder(Arc::clone(&store))
+                .guard(AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap()))
+                .transport(Arc::new(transport.clone()))
+                .clock(Arc::clone(&clock))
+                .options(options)
+                .build()
+                .unwrap()
+        };
+        let (worker, other) = (engine(), engine());
+        let tenant = TenantId::default();
+        let draft = SubscriptionDraft::new("http://127.0.0.1:9/");
+        let subscription = other.subscribe(&tenant, draft).await.unwrap().subscription.id;
+        tokio::spawn(async move { worker.run(Role::Worker, CancellationToken::new()).await });
+        let event = || NewEvent::new("a.b".parse().unwrap(), "{}");
+        // A target that has answered at once may have all slots.
+        other.emit(&tenant, event()).await.unwrap();
+        transport.wait_for(1).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        transport.hang();
+        let mut deliveries = Vec::new();
+        for _ in 0..Self::SLOTS + Self::WAITING {
+            deliveries.push(other.emit(&tenant, event()).await.unwrap().delivery.unwrap());
+        }
+        transport.wait_for(1 + Self::SLOTS).await;
+        let busy = Self { transport, other, subscription, deliveries };
+        busy.leased(Self::SLOTS + Self::WAITING).await;
+        busy
     }
-    transport.wait_for(1 + slots).await;
-    let leased = async |wanted: usize| {
+
+    /// Waits until so many are leased.
+    async fn leased(&self, wanted: usize) {
         let all = async || {
             let mut leased = 0;
-            for delivery in &deliveries {
-                leased += usize::from(other.delivery(&tenant, *delivery).await.unwrap().in_flight);
+            for delivery in &self.deliveries {
+                leased += usize::from(self.other.delivery(&TenantId::default(), *delivery).await.unwrap().in_flight);
             }
             leased
         };
@@ -177,21 +199,47 @@ async fn what_waits_in_the_process_while_its_subscription_is_disabled_is_not_sen
             }
         };
         tokio::time::timeout(Duration::from_secs(60), reached).await.expect("so many are leased");
+    }
+
+    /// Lets the target answer what is under way, a while later; all that waited is back then.
+    async fn answered(&self) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.transport.resume();
+        self.leased(0).await;
+        assert_eq!(self.transport.requests().len(), 1 + Self::SLOTS, "only what was under way");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_process_while_its_subscription_is_disabled_is_not_sent() {
+    let busy = Busy::new(|| OutboundResponse::new(200.try_into().unwrap())).await;
+    let tenant = TenantId::default();
+    let mut draft = SubscriptionDraft::new("http://127.0.0.1:9/");
+    draft.enabled = false;
+    busy.other.replace_subscription(&tenant, busy.subscription, draft.clone(), None).await.unwrap();
+    busy.answered().await;
+
+    draft.enabled = true;
+    busy.other.replace_subscription(&tenant, busy.subscription, draft, None).await.unwrap();
+    let all = busy.transport.wait_for(1 + Busy::SLOTS + Busy::WAITING);
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("nothing of it is lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_process_for_a_target_that_asks_for_a_pause_spends_no_attempt() {
+    let later = || {
+        let mut answer = OutboundResponse::new(503.try_into().unwrap());
+        answer.headers.insert("retry-after", "600".parse().unwrap());
+        answer
     };
-    leased(slots + waiting).await;
-
-    let mut disabled = SubscriptionDraft::new("http://127.0.0.1:9/");
-    disabled.enabled = false;
-    other.replace_subscription(&tenant, subscription.subscription.id, disabled.clone(), None).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    transport.resume();
-    leased(0).await;
-    assert_eq!(transport.requests().len(), 1 + slots, "only what was under way");
-
-    disabled.enabled = true;
-    other.replace_subscription(&tenant, subscription.subscription.id, disabled, None).await.unwrap();
-    let all = tokio::time::timeout(Duration::from_secs(60), transport.wait_for(1 + slots + waiting)).await;
-    all.expect("nothing of it is lost");
+    let busy = Busy::new(later).await;
+    busy.answered().await;
+    let mut unspent = 0;
+    for delivery in &busy.deliveries {
+        let view = busy.other.delivery(&TenantId::default(), *delivery).await.unwrap();
+        unspent += usize::from(view.delivery.attempts == 0 && view.delivery.lost_leases == 0);
+    }
+    assert_eq!(unspent, Busy::WAITING);
 }
 
 /// A store that answers nothing any more from some moment on.
