@@ -338,6 +338,8 @@ async fn recoverable(
 }
 
 async fn retry(conn: &mut Conn<'_>, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<RetryOutcome, Fault> {
+    // The subscription cannot be deleted, and settled, before this commits.
+    subscription::lock_shared(conn, tenant).await?;
     fan_out::spill(conn, &[id.as_uuid()]).await?;
     let found = sqlx::query(
         "SELECT d.state, d.subscription_id, d.leased AND d.next_at > $3 AS in_flight,

@@ -231,6 +231,55 @@ async fn retry_waits_for_nobody_who_claims() {
     assert_eq!(claims.iter().map(|claimed| claimed.leases.len()).sum::<usize>() + rest, 50);
 }
 
+/// What is opened again for a subscription that is deleted at that moment would never be cancelled.
+#[tokio::test]
+async fn retry_and_the_deletion_of_the_subscription_leave_nothing_open() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let host = scene.host().await;
+    let (subscription, generation) = subscribe(&store, 1).await;
+    accept(&store, unit(subscription, generation, 10)).await;
+    let lease = claim(&store, at(1), 1).await.leases.remove(0);
+    let failed = NextStep::End(DeliveryState::Exhausted, None);
+    let outcome = Outcome::new(TenantId::default(), lease.delivery, lease.token, failed);
+    assert_eq!(store.record(at(1), &[outcome]).await.expect("it works"), [Recorded::Done]);
+
+    // Retry has looked at the subscription, and waits for the delivery.
+    let mut other = host.begin().await.expect("it begins");
+    sqlx::query("SELECT 1 FROM webhook.delivery FOR UPDATE").execute(&mut *other).await.expect("it locks");
+    let retrying = tokio::spawn({
+        let (store, delivery) = (store.clone(), lease.delivery);
+        async move { store.retry(&TenantId::default(), delivery, at(2)).await }
+    });
+    while waiting(&host).await == 0 {
+        assert!(!retrying.is_finished(), "it waits for the delivery");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let deleting = tokio::spawn({
+        let store = store.clone();
+        async move {
+            assert!(store.delete_subscription(&TenantId::default(), subscription, at(3)).await.expect("it deletes"));
+            store.cancel_orphans(at(3), 100).await.expect("it cancels")
+        }
+    });
+    while waiting(&host).await < 2 && !deleting.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.commit().await.expect("it commits");
+    assert_eq!(retrying.await.expect("it ends").expect("it works"), RetryOutcome::Done);
+    deleting.await.expect("it ends");
+    store.cancel_orphans(at(4), 100).await.expect("it cancels");
+    let open = "SELECT count(*) FROM webhook.delivery WHERE state = 0";
+    assert_eq!(sqlx::query_scalar::<_, i64>(open).fetch_one(&host).await.expect("it answers"), 0);
+}
+
+/// How many wait for a lock.
+async fn waiting(host: &PgPool) -> i64 {
+    let sql =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    sqlx::query_scalar(sql).fetch_one(host).await.expect("it answers")
+}
+
 /// Those who accept events of several tenants lock them in another order than that of their names.
 #[tokio::test]
 async fn whoever_disables_subscriptions_of_several_tenants_waits_before_it_locks_any_other() {
