@@ -275,8 +275,7 @@ async fn retry_and_the_deletion_of_the_subscription_leave_nothing_open() {
 
 /// How many wait for a lock.
 async fn waiting(host: &PgPool) -> i64 {
-    let sql =
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     sqlx::query_scalar(sql).fetch_one(host).await.expect("it answers")
 }
 

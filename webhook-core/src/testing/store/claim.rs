@@ -228,6 +228,30 @@ pub async fn targets_that_wait_for_later_do_not_hide_one_that_is_due(scene: Scen
     assert!(found);
 }
 
+pub async fn a_target_that_alone_has_room_is_reached(scene: Scene) {
+    const MANY: usize = 600;
+    let records = scene.subscribe_many(MANY).await;
+    let own: Vec<_> = records.iter().map(|record| scene.item(record, at(1))).collect();
+    let shared: Vec<_> = records.windows(2).map(|pair| scene.item_to(pair, at(1))).collect();
+    let mut expected: Vec<_> =
+        [&own[450], &shared[449], &shared[450]].iter().flat_map(|item| &item.deliveries).collect();
+    expected.retain(|delivery| delivery.target.id() == records[450].id.into());
+    let expected: BTreeSet<_> = expected.into_iter().map(|delivery| delivery.id).collect();
+    scene.accept(own).await;
+    scene.accept(shared).await;
+    let mut room = Room::all(0);
+    room.of.insert(records[450].id.into(), 10);
+    let (mut given, mut cursor, mut calls) = (BTreeSet::new(), None, 0);
+    while given.len() < expected.len() && calls < MANY {
+        let request = ClaimRequest::new(at(2), at(32), scene.token(), 10, &room).with_cursor(cursor);
+        let claimed = scene.claim_with(request).await;
+        cursor = claimed.cursor;
+        calls += 1;
+        given.extend(ids(&claimed.leases));
+    }
+    assert_eq!(given, expected, "after {calls} calls");
+}
+
 pub async fn deliveries_of_one_target_come_oldest_due_first(scene: Scene) {
     let records = scene.subscribe_many(2).await;
     let mut expected = Vec::new();

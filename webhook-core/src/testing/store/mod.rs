@@ -89,6 +89,7 @@ macro_rules! store_conformance {
                 a_target_with_100_000_due_rows_does_not_starve_another
                 the_cursor_reaches_every_one_of_500_targets
                 targets_that_wait_for_later_do_not_hide_one_that_is_due
+                a_target_that_alone_has_room_is_reached
                 deliveries_of_one_target_come_oldest_due_first
                 unknown_ids_and_ids_given_twice_do_no_harm
             ]
