@@ -162,12 +162,14 @@ impl Worker {
     fn too_early(&self, now: Timestamp, progress: &Progress) -> Option<Duration> {
         let walking = progress.cursor.is_some();
         let due = self.alarm.earliest().is_some_and(|due| due <= now);
-        (!due && !walking && !progress.more && progress.poll_at > now).then(|| self.until_due(progress))
+        let polls = is_over(progress.poll_at, self.context.options.poll_interval, now);
+        (!due && !walking && !progress.more && !polls).then(|| self.until_due(progress))
     }
 
     fn until_due(&self, progress: &Progress) -> Duration {
         let earliest = self.alarm.earliest().map_or(progress.poll_at, |due| due.min(progress.poll_at));
-        earliest.since(self.context.now()).max(Duration::from_millis(1))
+        let wait = earliest.since(self.context.now()).min(self.context.options.poll_interval);
+        wait.max(Duration::from_millis(1))
     }
 
     /// From the queue's hints; from the store where there is no queue, it is away or has nothing, or the store may have
@@ -183,7 +185,8 @@ impl Worker {
         let until = now + self.context.options.lease();
         let request = ClaimRequest::new(now, until, token, limit, room).with_cursor(progress.cursor);
         let Some(hints) = &self.hints else { return self.context.in_time(self.context.store.claim(request)).await };
-        let turn = progress.reconcile_at <= now || (!progress.asked_store && self.is_behind(progress));
+        let turn = is_over(progress.reconcile_at, RECONCILE_INTERVAL, now)
+            || (!progress.asked_store && self.is_behind(progress));
         if !turn && let Some(popped) = hints.pop(now, until, limit).await.filter(|popped| !popped.is_empty()) {
             return self.claim_hinted(hints, request, &popped, progress).await;
         }
@@ -283,4 +286,10 @@ impl Worker {
             tracing::debug!(%error, "unused tokens were not given back");
         }
     }
+}
+
+/// Whether the time has come that was one `interval` ahead when it was set: if it is further away by now, the clock went
+/// back.
+fn is_over(at: Timestamp, interval: Duration, now: Timestamp) -> bool {
+    at <= now || at.since(now) > interval
 }

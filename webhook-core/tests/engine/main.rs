@@ -6,6 +6,7 @@ mod backlog;
 mod cached;
 mod capture;
 mod capture_calls;
+mod clock;
 mod delivery;
 mod inbox;
 mod lease;
