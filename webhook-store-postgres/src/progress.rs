@@ -64,8 +64,9 @@ impl Progress {
     pub(crate) fn floor(&self, now: Timestamp) -> Timestamp {
         let mut state = self.state();
         if is_over(state.swept_at, SWEEP_INTERVAL, now) {
+            // The floor stays for the claims after one that does not get through from there.
             state.swept_at = Some(now);
-            state.floor = None;
+            return Timestamp::EPOCH;
         }
         state.floor.unwrap_or(Timestamp::EPOCH)
     }
