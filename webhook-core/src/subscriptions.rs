@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::context::Context;
 use crate::draft::{SecretChange, SubscriptionDraft, warn_of_weak};
 use crate::error::{Conflict, Noun};
@@ -11,6 +13,10 @@ use crate::{
     DisabledReason, Error, Generation, PreviousSecret, Sealed, Secret, SubscriptionId, SubscriptionRecord,
     SubscriptionSecrets, SubscriptionSettings, TenantId, Timestamp, Webhooks,
 };
+
+/// Deliveries of a deleted subscription that are cancelled in one step, and how long its deletion goes on with further steps.
+const ORPHANS: u32 = 1000;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A subscription as its owner sees it: without its secrets.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,14 +177,26 @@ impl Webhooks {
         .map(|(subscription, _)| subscription)
     }
 
-    /// Deletes a subscription and cancels its pending deliveries; history stays until retention.
+    /// Deletes a subscription and cancels its pending deliveries; history stays until retention. What is left of very many
+    /// after 5 s, or because the store did not answer, is cancelled by the processes that run the upkeep, within seconds.
     pub async fn unsubscribe(&self, tenant: &TenantId, id: SubscriptionId) -> Result<(), Error> {
         let context = self.context();
         if !context.store.delete_subscription(tenant, id, context.now()).await? {
             return Err(Error::NotFound(Noun::Subscription));
         }
         self.see_change(tenant).await;
-        while context.store.cancel_orphans(context.now(), 1000).await? == 1000 {}
+        // It is deleted, whatever comes of this; what is left is cancelled within seconds by whoever runs the upkeep.
+        let begun = Instant::now();
+        loop {
+            match context.in_time(context.store.cancel_orphans(context.now(), ORPHANS)).await {
+                Ok(cancelled) if cancelled == u64::from(ORPHANS) && begun.elapsed() < PATIENCE => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(subscription = %id, %error, "deliveries of a deleted subscription are cancelled later");
+                    break;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -217,7 +235,11 @@ impl Webhooks {
                     None => signer.generate_secret(&*context.entropy),
                 };
                 let old = std::mem::replace(&mut secrets.secret, next);
-                let keep = !grace.is_zero() && old != secrets.secret && signer.signs_with_all();
+                if old == secrets.secret && !grace.is_zero() {
+                    // The first answer may have been lost: the secret before still has its grace.
+                    return Ok(());
+                }
+                let keep = !grace.is_zero() && signer.signs_with_all();
                 secrets.previous = keep.then(|| PreviousSecret::new(old, context.now() + grace));
                 Ok(())
             })

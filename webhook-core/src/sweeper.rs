@@ -14,6 +14,8 @@ use crate::store::{CapturePruneRequest, PruneRequest};
 const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the backlog is measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often what waits for deleted subscriptions is looked for, where their deletion did not cancel all of it.
+const ORPHANS_INTERVAL: Duration = Duration::from_secs(10);
 /// Events looked at in one step of pruning, and the pause between steps.
 const PRUNE_STEP: u32 = 1000;
 const PRUNE_PAUSE: Duration = Duration::from_millis(20);
@@ -32,7 +34,8 @@ impl Sweeper {
 
     /// All of it, until `shutdown`.
     pub(crate) async fn run(&self, shutdown: CancellationToken) {
-        let work = async { tokio::join!(self.refresh_for_ever(), self.clean_for_ever(), self.measure_for_ever()) };
+        let upkeep = async { tokio::join!(self.clean_for_ever(), self.cancel_for_ever(), self.measure_for_ever()) };
+        let work = async { tokio::join!(self.refresh_for_ever(), upkeep) };
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
@@ -77,12 +80,30 @@ impl Sweeper {
         }
     }
 
-    /// Removes the history that is old enough, in small steps; how many events went.
-    pub(crate) async fn clean(&self) -> Result<u64, Error> {
+    async fn cancel_for_ever(&self) {
+        loop {
+            tokio::time::sleep(ORPHANS_INTERVAL).await;
+            if let Err(error) = self.cancel_orphans().await {
+                tracing::warn!(%error, "what waits for deleted subscriptions was not cancelled; trying again soon");
+            }
+        }
+    }
+
+    async fn cancel_orphans(&self) -> Result<(), Error> {
         let store = &self.context.store;
         while self.context.patiently(store.cancel_orphans(self.context.now(), PRUNE_STEP)).await?
             == u64::from(PRUNE_STEP)
         {}
+        Ok(())
+    }
+
+    /// Removes the history that is old enough, in small steps; how many events went.
+    pub(crate) async fn clean(&self) -> Result<u64, Error> {
+        let store = &self.context.store;
+        if let Err(error) = self.cancel_orphans().await {
+            // History is old enough all the same.
+            tracing::warn!(%error, "what waits for deleted subscriptions was not cancelled");
+        }
         let now = self.context.now();
         let ended_before = now - self.context.options.retention;
         let (mut events, mut cursor) = (0, None);

@@ -19,6 +19,8 @@ use crate::{fan_out, history, rows};
 const COUNTED: i64 = 1_000_000;
 /// A step removes events with about so many deliveries at most.
 const DELIVERIES: u32 = 5_000;
+/// Deleted subscriptions that are looked at in one transaction.
+const ORPHANED: usize = 8;
 
 #[async_trait]
 impl MaintenanceStore for PostgresStore {
@@ -44,9 +46,19 @@ impl MaintenanceStore for PostgresStore {
     }
 
     async fn cancel_orphans(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let mut session = self.worker_writer(Begin::Durable).await?;
-        let cancelled = cancel_orphans(&mut session.conn(), now, limit).await;
-        self.end(session, cancelled).await
+        // Few subscriptions in one transaction: for each all shared rows of its tenant are gone through.
+        let (mut cancelled, mut after) = (0, Some(Uuid::nil()));
+        while let Some(last) = after
+            && cancelled < u64::from(limit)
+        {
+            let rest = limit.saturating_sub(u32::try_from(cancelled).unwrap_or(u32::MAX));
+            let mut session = self.worker_writer(Begin::Durable).await?;
+            let step = cancel_orphans(&mut session.conn(), now, last, rest).await;
+            let (count, next) = self.end(session, step).await?;
+            cancelled += count;
+            after = next;
+        }
+        Ok(cancelled)
     }
 
     async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError> {
@@ -198,15 +210,24 @@ async fn delete_events(conn: &mut Conn<'_>, mut ids: Vec<Uuid>, ended_before: Ti
     Ok(ids.len() as u64)
 }
 
-async fn cancel_orphans(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Result<u64, Fault> {
+/// Cancels what waits for the next few deleted subscriptions: how much, and after which subscription to go on.
+async fn cancel_orphans(
+    conn: &mut Conn<'_>,
+    now: Timestamp,
+    after: Uuid,
+    limit: u32,
+) -> Result<(u64, Option<Uuid>), Fault> {
     let deleted: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM webhook.subscription WHERE deleted_at IS NOT NULL AND NOT settled LIMIT 1000",
+        "SELECT id FROM webhook.subscription WHERE deleted_at IS NOT NULL AND NOT settled AND id > $1
+         ORDER BY id LIMIT $2",
     )
+    .bind(after)
+    .bind(ORPHANED as i64)
     .persistent(conn.persistent)
     .fetch_all(&mut *conn.inner)
     .await?;
     if deleted.is_empty() {
-        return Ok(0);
+        return Ok((0, None));
     }
     let shared = fan_out::spill_those_to(conn, &deleted, limit).await?;
     let cancelled = sqlx::query(
@@ -240,5 +261,5 @@ async fn cancel_orphans(conn: &mut Conn<'_>, now: Timestamp, limit: u32) -> Resu
             .execute(&mut *conn.inner)
             .await?;
     }
-    Ok(cancelled)
+    Ok((cancelled, deleted.last().copied().filter(|_| deleted.len() >= ORPHANED)))
 }

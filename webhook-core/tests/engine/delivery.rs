@@ -302,6 +302,17 @@ async fn rotation_signs_with_both_secrets_until_the_grace_ends() {
     verify(&seen[0], new.secret.expose());
     verify(&seen[0], rotated.secret.expose());
     assert_eq!(new.subscription.settings.scheme, StandardSigner::SCHEME);
+
+    // Who got no answer asks again with the same secret.
+    let given = webhook_core::Secret::new(format!("whsec_{}", "A".repeat(32)));
+    for _ in 0..2 {
+        let grace = Duration::from_secs(60);
+        engine.webhooks.rotate_secret(&engine.tenant, id, Some(given.clone()), grace).await.unwrap();
+    }
+    engine.emit("{}").await;
+    let seen = receiver.wait_for(2).await;
+    verify(&seen[1], rotated.secret.expose());
+    verify(&seen[1], given.expose());
 }
 
 #[tokio::test]

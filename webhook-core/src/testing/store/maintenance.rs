@@ -1,7 +1,7 @@
 //! Promises of `MaintenanceStore`.
 
 use super::scene::{LEASE, Scene, at};
-use crate::store::{AcceptItem, Backlog, EventFilter, PageRequest, PruneRequest, PruneStep, Recorded};
+use crate::store::{AcceptItem, Backlog, DeliveryFilter, EventFilter, PageRequest, PruneRequest, PruneStep, Recorded};
 use crate::{DeliveryId, DeliveryState, EventId, Reason, Timestamp};
 
 pub async fn a_store_that_works_answers_a_ping(scene: Scene) {
@@ -129,6 +129,29 @@ pub async fn deliveries_of_deleted_subscriptions_are_cancelled_in_steps(scene: S
     assert_eq!(scene.record(at(21), scene.success(&lease, at(2))).await, Recorded::Fenced);
     assert_eq!(scene.delivery(ended).await.state, DeliveryState::Delivered);
     assert_eq!(scene.delivery(stays).await.state, DeliveryState::Pending);
+}
+
+pub async fn deliveries_of_many_deleted_subscriptions_are_cancelled(scene: Scene) {
+    let records = scene.subscribe_many(40).await;
+    for some in [&records[..], &records[3..20], &records[7..8]] {
+        scene.accept(vec![scene.item_to(some, at(1))]).await;
+    }
+    let (gone, stay) = records.split_at(30);
+    for record in gone {
+        scene.store.delete_subscription(&scene.tenant, record.id, at(10)).await.expect("the store works");
+    }
+    let mut steps = Vec::new();
+    while steps.last() != Some(&0) && steps.len() < 20 {
+        steps.push(scene.store.cancel_orphans(at(20), 20).await.expect("the store works"));
+    }
+    assert_eq!(steps, [20, 20, 8, 0]);
+    let request = PageRequest::newest(100);
+    let all = scene.store.list_deliveries(&scene.tenant, &DeliveryFilter::default(), request).await;
+    for delivery in all.expect("the store works").items {
+        let stays = stay.iter().any(|record| Some(record.id) == delivery.subscription_id);
+        let state = if stays { DeliveryState::Pending } else { DeliveryState::Cancelled };
+        assert_eq!(delivery.state, state);
+    }
 }
 
 pub async fn the_backlog_counts_what_is_pending_and_what_is_due(scene: Scene) {

@@ -162,6 +162,7 @@ macro_rules! store_conformance {
                 deliveries_and_attempts_go_with_their_event
                 steps_of_pruning_look_at_every_event_once
                 deliveries_of_deleted_subscriptions_are_cancelled_in_steps
+                deliveries_of_many_deleted_subscriptions_are_cancelled
                 the_backlog_counts_what_is_pending_and_what_is_due
             ]
             path: [
