@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::context::Context;
 use crate::index::Indexes;
 use crate::worker::Worker;
-use crate::{Notifier, Signal, TenantId};
+use crate::{Notifier, NotifierError, Signal, TenantId};
 
 /// After a signal that deliveries are due, the next one follows no earlier.
 const QUIET: Duration = Duration::from_millis(50);
 /// How long to wait before listening again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What has not been said by then comes too late to be worth it, and the next word waits behind it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Says that deliveries are due: the first time at once, then in intervals, however many there are.
 #[derive(Debug)]
@@ -86,7 +88,9 @@ impl Voice {
     }
 
     async fn say(&self, signal: Signal) {
-        if let Err(error) = self.notifier.publish(&[signal]).await {
+        let late = |_| Err(NotifierError::Unavailable("nobody takes the signal".into()));
+        let said = timeout(PATIENCE, self.notifier.publish(&[signal])).await.unwrap_or_else(late);
+        if let Err(error) = said {
             tracing::debug!(error = &error as &dyn Error, "other processes were not told; they poll");
         }
     }
@@ -182,7 +186,6 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::NotifierError;
 
     #[derive(Debug, Default)]
     struct Said(Mutex<Vec<Instant>>);
@@ -225,6 +228,35 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(lock(&said.0).len() >= 18, "{:?}", said.0);
+    }
+
+    /// It does not answer the first time.
+    #[derive(Debug, Default)]
+    struct Frozen(Said, AtomicBool);
+
+    #[async_trait]
+    impl Notifier for Frozen {
+        async fn publish(&self, signals: &[Signal]) -> Result<(), NotifierError> {
+            if !self.1.swap(true, Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            self.0.publish(signals).await
+        }
+
+        async fn listen(&self, _: &(dyn Fn(Signal) + Send + Sync)) -> NotifierError {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_notifier_that_never_answers_is_asked_again() {
+        let frozen = Arc::new(Frozen::default());
+        let announcer = Announcer::new(vec![Arc::clone(&frozen) as Arc<dyn Notifier>]);
+        for _ in 0..2 {
+            announcer.due();
+            tokio::time::sleep(PATIENCE + QUIET).await;
+        }
+        assert_eq!(lock(&frozen.0.0).len(), 1);
     }
 
     #[derive(Debug)]

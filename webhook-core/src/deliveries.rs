@@ -29,7 +29,11 @@ pub struct DeliveryView {
 impl Webhooks {
     /// One delivery of the tenant.
     pub async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
-        let delivery = self.context().store.delivery(tenant, id).await?.ok_or(Error::NotFound(Noun::Delivery))?;
+        let delivery = self
+            .context()
+            .in_time(self.context().store.delivery(tenant, id))
+            .await?
+            .ok_or(Error::NotFound(Noun::Delivery))?;
         let views = self.views(tenant, vec![delivery]).await?;
         views.into_iter().next().ok_or(Error::NotFound(Noun::Delivery))
     }
@@ -41,14 +45,14 @@ impl Webhooks {
         filter: &DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<DeliveryView>, Error> {
-        let page = self.context().store.list_deliveries(tenant, filter, page).await?;
+        let page = self.context().in_time(self.context().store.list_deliveries(tenant, filter, page)).await?;
         let items = self.views(tenant, page.items).await?;
         Ok(Page { items, has_more: page.has_more, total: page.total })
     }
 
     /// The attempts of one delivery, oldest first.
     pub async fn attempts_of(&self, tenant: &TenantId, delivery: DeliveryId) -> Result<Vec<Attempt>, Error> {
-        Ok(self.context().store.attempts_of(tenant, delivery).await?)
+        Ok(self.context().in_time(self.context().store.attempts_of(tenant, delivery)).await?)
     }
 
     /// The attempts that went to one subscription, newest first.
@@ -59,7 +63,7 @@ impl Webhooks {
         page: PageRequest,
     ) -> Result<Page<Attempt>, Error> {
         self.subscription(tenant, subscription).await?;
-        Ok(self.context().store.list_attempts(tenant, subscription, page).await?)
+        Ok(self.context().in_time(self.context().store.list_attempts(tenant, subscription, page)).await?)
     }
 
     /// Attempts a delivery now: an ended one is opened again for exactly one attempt.
@@ -68,9 +72,9 @@ impl Webhooks {
     ///
     /// [`Conflict::InFlight`] while it is being attempted; [`Conflict::SubscriptionDeleted`].
     pub async fn retry(&self, tenant: &TenantId, id: DeliveryId) -> Result<(), Error> {
-        match self.context().store.retry(tenant, id, self.now()).await? {
+        match self.context().in_time(self.context().store.retry(tenant, id, self.now())).await? {
             RetryOutcome::Done => {
-                let delivery = self.context().store.delivery(tenant, id).await?;
+                let delivery = self.context().in_time(self.context().store.delivery(tenant, id)).await?;
                 if let Some(subscription) = delivery.and_then(|delivery| delivery.subscription_id) {
                     self.worker().resume(subscription.into());
                 }
@@ -89,7 +93,7 @@ impl Webhooks {
     ///
     /// [`Conflict::Ended`] when it has ended.
     pub async fn cancel(&self, tenant: &TenantId, id: DeliveryId) -> Result<(), Error> {
-        match self.context().store.cancel(tenant, id, self.now()).await? {
+        match self.context().in_time(self.context().store.cancel(tenant, id, self.now())).await? {
             CancelOutcome::Done => Ok(()),
             CancelOutcome::Finished => Err(Conflict::Ended.into()),
             CancelOutcome::Missing => Err(Error::NotFound(Noun::Delivery)),
@@ -115,14 +119,15 @@ impl Webhooks {
         let subscription = self.subscription(tenant, id).await?;
         let (mut count, mut after): (u64, Option<EventId>) = (0, None);
         loop {
-            let page = context.store.recoverable(tenant, id, since, until, after, RECOVERED_AT_ONCE).await?;
+            let page =
+                context.in_time(context.store.recoverable(tenant, id, since, until, after, RECOVERED_AT_ONCE)).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.event);
             let mut missed = Vec::new();
             for candidate in &page {
                 match candidate.delivery {
                     Some((delivery, DeliveryState::Exhausted)) => {
-                        let outcome = context.store.retry(tenant, delivery, context.now()).await?;
+                        let outcome = context.in_time(context.store.retry(tenant, delivery, context.now())).await?;
                         count += u64::from(outcome == RetryOutcome::Done);
                     }
                     Some(_) => {}
@@ -136,7 +141,7 @@ impl Webhooks {
                 }
             }
             if !missed.is_empty() {
-                count += context.store.add_deliveries(tenant, id, &missed, context.now()).await?;
+                count += context.in_time(context.store.add_deliveries(tenant, id, &missed, context.now())).await?;
             }
             if page.len() < RECOVERED_AT_ONCE as usize {
                 break;
@@ -156,12 +161,12 @@ impl Webhooks {
         if let Some(id) = subscription {
             self.subscription(tenant, id).await?;
         }
-        Ok(self.context().store.stats(tenant, subscription, since).await?)
+        Ok(self.context().in_time(self.context().store.stats(tenant, subscription, since)).await?)
     }
 
     /// The newest things that happened, newest first.
     pub async fn activity(&self, tenant: &TenantId, limit: u32) -> Result<Vec<Activity>, Error> {
-        Ok(self.context().store.activity(tenant, limit).await?)
+        Ok(self.context().in_time(self.context().store.activity(tenant, limit)).await?)
     }
 
     async fn views(&self, tenant: &TenantId, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryView>, Error> {
@@ -172,7 +177,7 @@ impl Webhooks {
         let (mut policies, mut pauses) = (HashMap::new(), HashMap::new());
         for chunk in ids.chunks(500) {
             let keys: Vec<_> = chunk.iter().map(|id| (tenant.clone(), *id)).collect();
-            for record in context.store.subscriptions(&keys).await? {
+            for record in context.in_time(context.store.subscriptions(&keys)).await? {
                 let SubscriptionRecord { id, settings, paused_until, .. } = record;
                 if let Some(retry) = settings.retry {
                     policies.insert(id, retry.policy().max_attempts());

@@ -173,7 +173,7 @@ impl Webhooks {
 
     /// One event of the tenant, with how many deliveries it was given.
     pub async fn event(&self, tenant: &TenantId, id: EventId) -> Result<(Event, u32), Error> {
-        self.context().store.event(tenant, id).await?.ok_or(Error::NotFound(Noun::Event))
+        self.context().in_time(self.context().store.event(tenant, id)).await?.ok_or(Error::NotFound(Noun::Event))
     }
 
     /// The tenant's events, newest first.
@@ -183,7 +183,7 @@ impl Webhooks {
         filter: &EventFilter,
         page: PageRequest,
     ) -> Result<Page<EventSummary>, Error> {
-        Ok(self.context().store.list_events(tenant, filter, page).await?)
+        Ok(self.context().in_time(self.context().store.list_events(tenant, filter, page)).await?)
     }
 
     /// An event, how it fares, and all its deliveries.

@@ -150,7 +150,7 @@ impl Receipts {
         let token = LeaseToken::new(self.context.entropy.next_u64());
         let receipt = NewReceipt::new(key, Sha256::digest(body).into(), token, now, now + self.lease);
         let receipt = receipt.with_expires_at(now + self.lease + self.memory);
-        Ok(match self.context.store.begin_receipt(&receipt).await? {
+        Ok(match self.context.in_time(self.context.store.begin_receipt(&receipt)).await? {
             ReceiptState::New => Beginning::New(Handling { receipts: self.clone(), key: receipt.key, token }),
             ReceiptState::Handled(answer) => Beginning::Handled(answer),
             ReceiptState::InProgress(until) => Beginning::InProgress(until),
@@ -179,7 +179,7 @@ impl Handling {
     pub async fn complete(self, answer: &[u8]) -> Result<bool, Error> {
         let context = &self.receipts.context;
         let expires_at = context.now() + self.receipts.memory;
-        Ok(context.store.complete_receipt(&self.key, self.token, answer, expires_at).await?)
+        Ok(context.in_time(context.store.complete_receipt(&self.key, self.token, answer, expires_at)).await?)
     }
 
     /// It was not handled, and may be tried again.
@@ -188,6 +188,7 @@ impl Handling {
     ///
     /// [`Error::Store`].
     pub async fn fail(self) -> Result<bool, Error> {
-        Ok(self.receipts.context.store.fail_receipt(&self.key, self.token).await?)
+        let context = &self.receipts.context;
+        Ok(context.in_time(context.store.fail_receipt(&self.key, self.token)).await?)
     }
 }

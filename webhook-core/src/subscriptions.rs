@@ -81,7 +81,7 @@ impl Webhooks {
     /// [`Error::Invalid`] names every field that is not acceptable.
     pub async fn subscribe(&self, tenant: &TenantId, draft: SubscriptionDraft) -> Result<NewSubscription, Error> {
         let (record, new) = self.new_subscription(tenant, draft)?;
-        self.context().store.insert_subscription(&record, None).await?;
+        self.context().in_time(self.context().store.insert_subscription(&record, None)).await?;
         self.see_change(tenant).await;
         Ok(new)
     }
@@ -108,7 +108,7 @@ impl Webhooks {
             key: IdempotencyKey::new("subscriptions", key, fingerprint, expires_at),
             answer: context.keyring.seal(&*context.entropy, &aad, &answer(&new)),
         };
-        match context.store.insert_subscription(&record, Some(&keyed)).await? {
+        match context.in_time(context.store.insert_subscription(&record, Some(&keyed))).await? {
             Inserted::Created(_) => {
                 self.see_change(tenant).await;
                 Ok(Subscribed::Created(Box::new(new)))
@@ -129,7 +129,7 @@ impl Webhooks {
 
     /// The tenant's subscriptions, newest first.
     pub async fn subscriptions(&self, tenant: &TenantId, page: PageRequest) -> Result<Page<Subscription>, Error> {
-        let page = self.context().store.list_subscriptions(tenant, page).await?;
+        let page = self.context().in_time(self.context().store.list_subscriptions(tenant, page)).await?;
         let items = page.items.into_iter().map(|record| Ok(self.context().open(record)?.0));
         let items = items.collect::<Result<_, Error>>()?;
         Ok(Page { items, has_more: page.has_more, total: page.total })
@@ -181,7 +181,7 @@ impl Webhooks {
     /// after 5 s, or because the store did not answer, is cancelled by the processes that run the upkeep, within seconds.
     pub async fn unsubscribe(&self, tenant: &TenantId, id: SubscriptionId) -> Result<(), Error> {
         let context = self.context();
-        if !context.store.delete_subscription(tenant, id, context.now()).await? {
+        if !context.in_time(context.store.delete_subscription(tenant, id, context.now())).await? {
             return Err(Error::NotFound(Noun::Subscription));
         }
         self.see_change(tenant).await;
@@ -250,7 +250,7 @@ impl Webhooks {
     /// Verifies that a raw request may be ingested for a subscription that has an ingest secret; yields its tenant.
     /// None when it has no ingest secret, so that the request needs another credential.
     pub async fn ingest_owner(&self, id: SubscriptionId) -> Result<(TenantId, Option<Secret>), Error> {
-        let record = self.context().store.find_subscription(id).await?;
+        let record = self.context().in_time(self.context().store.find_subscription(id)).await?;
         let record = record.ok_or(Error::NotFound(Noun::Subscription))?;
         let (subscription, secrets) = self.context().open(record)?;
         Ok((subscription.tenant, secrets.ingest_secret))
@@ -265,7 +265,7 @@ impl Webhooks {
     }
 
     async fn subscription_record(&self, tenant: &TenantId, id: SubscriptionId) -> Result<SubscriptionRecord, Error> {
-        let found = self.context().store.subscriptions(&[(tenant.clone(), id)]).await?;
+        let found = self.context().in_time(self.context().store.subscriptions(&[(tenant.clone(), id)])).await?;
         found.into_iter().next().ok_or(Error::NotFound(Noun::Subscription))
     }
 
@@ -287,7 +287,7 @@ impl Webhooks {
             change(context, &mut record, &mut secrets)?;
             record.secrets = context.seal(tenant, id, &secrets);
             record.updated_at = context.now();
-            match context.store.update_subscription(&record).await? {
+            match context.in_time(context.store.update_subscription(&record)).await? {
                 Updated::Done(generation) => {
                     record.version = generation;
                     self.see_change(tenant).await;

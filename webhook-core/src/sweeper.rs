@@ -141,7 +141,9 @@ impl Sweeper {
     /// Forgets inbound messages that have expired, in small steps.
     pub(crate) async fn clean_receipts(&self) -> Result<(), Error> {
         let now = self.context.now();
-        while self.context.store.forget_receipts(now, PRUNE_STEP).await? == u64::from(PRUNE_STEP) {
+        while self.context.patiently(self.context.store.forget_receipts(now, PRUNE_STEP)).await?
+            == u64::from(PRUNE_STEP)
+        {
             tokio::time::sleep(PRUNE_PAUSE).await;
         }
         Ok(())

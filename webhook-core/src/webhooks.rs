@@ -102,7 +102,7 @@ impl Webhooks {
 
     /// Ok when the store answers.
     pub async fn check_store(&self) -> Result<(), Error> {
-        Ok(self.engine.context.store.ping().await?)
+        Ok(self.engine.context.in_time(self.engine.context.store.ping()).await?)
     }
 
     /// Whether the queue answers; none when the store is the queue.

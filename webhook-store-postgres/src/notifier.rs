@@ -54,7 +54,7 @@ impl PostgresNotifier {
         let options = (*self.pool.connect_options()).clone();
         let alone = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&alone).await?;
-        listener.listen(CHANNEL).await?;
+        answered(listener.listen(CHANNEL)).await?;
         heard(Signal::Missed);
         loop {
             match timeout(SILENCE, listener.try_recv()).await {
@@ -66,18 +66,22 @@ impl PostgresNotifier {
                     }
                     // The connection was lost and will be made again; what was said in between is not heard.
                     None => {
-                        listener.listen(CHANNEL).await?;
+                        answered(listener.listen(CHANNEL)).await?;
                         heard(Signal::Missed);
                     }
                 },
                 // Either nobody has said anything, or the network has forgotten the connection.
                 Err(_) => {
-                    let asked = timeout(ANSWER, listener.execute("SELECT 1")).await;
-                    asked.map_err(|late| sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, late)))??;
+                    answered(listener.execute("SELECT 1")).await?;
                 }
             }
         }
     }
+}
+
+async fn answered<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = |late| Err(sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, late)));
+    timeout(ANSWER, call).await.unwrap_or_else(late)
 }
 
 fn payload(signal: &Signal) -> Option<String> {

@@ -70,7 +70,7 @@ impl LivePaths {
     /// The same, read anew.
     pub(super) async fn load(&self, context: &Context, path_id: &PathId) -> Result<Arc<LivePath>, Error> {
         let read_at = context.now();
-        let record = context.store.find_path(path_id).await?;
+        let record = context.in_time(context.store.find_path(path_id)).await?;
         let Some(record) = record.filter(|record| !record.has_expired(context.now())) else {
             self.forget(path_id);
             return Err(Error::NotFound(Noun::Path));

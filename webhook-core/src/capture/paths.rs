@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::capturer::no_path;
-use super::{CapturePath, CustomResponse, PathDraft, PathId, PathSettings};
+use super::{CaptureFilter, CapturePath, CustomResponse, PathDraft, PathId, PathSettings};
 use crate::context::Context;
 use crate::error::Conflict;
 use crate::store::{
@@ -69,7 +69,7 @@ impl Webhooks {
             }
             // What was acceptable at first may not be any more, as a subscription is gone: a repeat is answered all the
             // same.
-            Err(error) => context.store.keyed_path(tenant, &key, context.now()).await?.ok_or(error)?,
+            Err(error) => context.in_time(context.store.keyed_path(tenant, &key, context.now())).await?.ok_or(error)?,
         };
         match inserted {
             PathInserted::Repeated(sealed) => {
@@ -91,7 +91,7 @@ impl Webhooks {
     /// The tenant's capture paths, newest first: by descending [`CapturePath::key`].
     pub async fn capture_paths(&self, tenant: &TenantId, page: PageRequest) -> Result<Page<CapturePath>, Error> {
         let context = self.context();
-        let page = context.store.list_paths(tenant, context.now(), page).await?;
+        let page = context.in_time(context.store.list_paths(tenant, context.now(), page)).await?;
         let open = |(record, usage)| {
             let response = context.open_response(&record)?;
             Ok::<_, Error>(CapturePath::of(record, usage, response))
@@ -107,7 +107,7 @@ impl Webhooks {
         path_id: &PathId,
     ) -> Result<(CapturePath, BTreeMap<String, u64>), Error> {
         let path = self.capture_path(tenant, path_id).await?;
-        let methods = self.context().store.path_methods(tenant, path_id).await?;
+        let methods = self.context().in_time(self.context().store.path_methods(tenant, path_id)).await?;
         Ok((path, methods.into_iter().collect()))
     }
 
@@ -142,7 +142,7 @@ impl Webhooks {
             if before.ttl != record.settings.ttl {
                 record.expires_at = record.settings.ttl.map(|ttl| record.updated_at + ttl);
             }
-            match context.store.update_path(&record).await? {
+            match context.in_time(context.store.update_path(&record)).await? {
                 PathUpdated::Done(version) => {
                     record.version = version;
                     self.capturer().path_changed(path_id, record.key);
@@ -165,7 +165,7 @@ impl Webhooks {
     pub async fn delete_path(&self, tenant: &TenantId, path_id: &PathId) -> Result<(), Error> {
         let context = self.context();
         let (record, _) = self.path_record(tenant, path_id).await?;
-        if !context.store.delete_path(tenant, path_id).await? {
+        if !context.in_time(context.store.delete_path(tenant, path_id)).await? {
             return Err(no_path());
         }
         self.capturer().path_changed(path_id, record.key);
@@ -179,7 +179,7 @@ impl Webhooks {
         active_since: Timestamp,
         recent: u32,
     ) -> Result<CaptureStats, Error> {
-        Ok(self.context().store.capture_stats(tenant, self.now(), active_since, recent).await?)
+        Ok(self.context().in_time(self.context().store.capture_stats(tenant, self.now(), active_since, recent)).await?)
     }
 
     pub(super) async fn path_record(
@@ -187,22 +187,23 @@ impl Webhooks {
         tenant: &TenantId,
         path_id: &PathId,
     ) -> Result<(PathRecord, PathUsage), Error> {
-        let found = self.context().store.path(tenant, path_id).await?;
+        let found = self.context().in_time(self.context().store.path(tenant, path_id)).await?;
         found.filter(|(record, _)| !record.has_expired(self.now())).ok_or_else(no_path)
     }
 
     /// An expired path that pruning has not come to yet makes room.
     async fn insert_path(&self, record: &PathRecord, key: Option<&KeyedAnswer>) -> Result<PathInserted, Error> {
-        let store = &self.context().store;
+        let context = self.context();
         for _ in 0..TRIES {
-            let outcome = store.insert_path(record, key).await?;
+            let outcome = context.in_time(context.store.insert_path(record, key)).await?;
             let PathInserted::Taken = outcome else { return Ok(outcome) };
-            let Some(other) = store.find_path(&record.path_id).await? else { continue };
+            let other = context.in_time(context.store.find_path(&record.path_id)).await?;
+            let Some(other) = other else { continue };
             if !other.has_expired(self.now()) {
                 break;
             }
             // Its owner may extend it meanwhile, and then it stays.
-            if store.delete_expired_path(other.key, self.now()).await? {
+            if context.in_time(context.store.delete_expired_path(other.key, self.now())).await? {
                 self.capturer().path_changed(&other.path_id, other.key);
             }
         }
@@ -228,7 +229,7 @@ impl Webhooks {
         if new.is_empty() {
             return Ok(());
         }
-        let found = self.context().store.subscriptions(&new).await?;
+        let found = self.context().in_time(self.context().store.subscriptions(&new)).await?;
         let mut invalid = Invalid::new();
         for (index, id) in forwards.iter().enumerate().filter(|(_, id)| !known.contains(id)) {
             if !found.iter().any(|record| record.id == *id) {
@@ -240,11 +241,12 @@ impl Webhooks {
 
     /// Removes what goes beyond quotas that were lowered.
     async fn trim(&self, tenant: &TenantId, path_id: &PathId, settings: &PathSettings) -> Result<(), Error> {
-        let store = &self.context().store;
+        let context = self.context();
+        let everything = CaptureFilter::default();
         let (mut requests, mut bytes) = (0, 0);
         let mut page = PageRequest::newest(AT_ONCE);
         let through: Option<CaptureId> = loop {
-            let found = store.list_captured(tenant, path_id, &Default::default(), page, 0).await?;
+            let found = context.in_time(context.store.list_captured(tenant, path_id, &everything, page, 0)).await?;
             let over = found.items.iter().find(|captured| {
                 requests += 1;
                 bytes += captured.body_kept;
@@ -259,7 +261,7 @@ impl Webhooks {
             }
         };
         if let Some(through) = through {
-            while store.remove_captured_through(tenant, path_id, through, AT_ONCE).await? == u64::from(AT_ONCE) {}
+            while self.remove_through(tenant, path_id, through).await? == u64::from(AT_ONCE) {}
         }
         Ok(())
     }

@@ -83,7 +83,7 @@ impl Webhooks {
         };
         let Some(after) = after.filter(|after| usage.last_id != Some(*after)) else { return Ok(watch) };
         // Where that one is gone, nobody can tell what else is. An id from the future is no place to go on from.
-        let found = self.context().store.captured(tenant, path_id, after).await?;
+        let found = self.context().in_time(self.context().store.captured(tenant, path_id, after)).await?;
         watch.number = found.map(|captured| captured.number);
         watch.gap = watch.number.is_none();
         watch.after = usage.last_id.map(|last| last.min(after));
@@ -114,8 +114,9 @@ impl CaptureWatch {
                 return Ok(WatchEvent::Request(Box::new(captured)));
             }
             self.changed.borrow_and_update();
-            let store = &self.webhooks.context().store;
-            self.read = store.captured_after(&self.tenant, &self.path_id, self.after, AT_ONCE).await?.into();
+            let context = self.webhooks.context();
+            let read = context.store.captured_after(&self.tenant, &self.path_id, self.after, AT_ONCE);
+            self.read = context.in_time(read).await?.into();
             if self.read.is_empty() {
                 self.wait().await?;
             }
