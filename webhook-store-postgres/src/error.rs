@@ -65,6 +65,11 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the session may only read: of a standby, of a server that was demoted, or as the database is set.
+pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "25006")
+}
+
 /// By SQLSTATE, <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn classify(error: sqlx::Error) -> StoreError {
     match &error {

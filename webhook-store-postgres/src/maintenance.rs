@@ -36,7 +36,10 @@ impl MaintenanceStore for PostgresStore {
     async fn ping(&self) -> Result<(), StoreError> {
         let mut session = self.reader().await?;
         let answer = ping(&mut session.conn()).await;
-        self.end(session, answer).await
+        match self.end(session, answer).await? {
+            true => Err(self.read_only()),
+            false => Ok(()),
+        }
     }
 
     async fn prune(&self, request: PruneRequest) -> Result<PruneStep, StoreError> {
@@ -68,12 +71,12 @@ impl MaintenanceStore for PostgresStore {
     }
 }
 
-async fn ping(conn: &mut Conn<'_>) -> Result<(), Fault> {
-    sqlx::query("SELECT generation FROM webhook.tenant LIMIT 1")
-        .persistent(conn.persistent)
-        .fetch_optional(&mut *conn.inner)
-        .await?;
-    Ok(())
+/// Whether it can only be read.
+async fn ping(conn: &mut Conn<'_>) -> Result<bool, Fault> {
+    let sql =
+        "SELECT current_setting('transaction_read_only')::boolean, (SELECT generation FROM webhook.tenant LIMIT 1)";
+    let row = sqlx::query(sql).persistent(conn.persistent).fetch_one(&mut *conn.inner).await?;
+    Ok(row.try_get(0)?)
 }
 
 /// Counted as far as [`COUNTED`]: to count all of a backlog of many millions would take longer than it stays true.

@@ -120,12 +120,12 @@ impl PostgresStoreOptions {
             .max_lifetime(Duration::from_secs(3600))
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
-                let doubtful = trust.is_doubtful(&meta);
+                let (outgrown, doubtful) = (trust.is_outgrown(&meta), trust.is_doubtful(&meta));
                 Box::pin(async move {
-                    if doubtful {
+                    if doubtful && !outgrown {
                         sqlx::Connection::ping(connection).await?;
                     }
-                    Ok(true)
+                    Ok(!outgrown)
                 })
             })
             .after_connect(move |connection, _| {
@@ -139,10 +139,12 @@ impl PostgresStoreOptions {
     }
 }
 
-/// The statements that set how a session, or with `SET LOCAL` a transaction, plans and how long it may take.
+/// The statements that set how a session, or with `SET LOCAL` a transaction, plans, how long it may take, and how its
+/// later transactions are isolated, whatever the database's default is.
 pub(crate) fn settings(set: &str) -> String {
+    let isolation = ("default_transaction_isolation", "'read committed'");
     let one = |(name, value): &(&str, &str)| format!("{set} {name} = {value};");
-    PLANS.iter().chain(&LIMITS).map(one).collect()
+    PLANS.iter().chain(&LIMITS).chain([&isolation]).map(one).collect()
 }
 
 impl FromStr for PostgresStoreOptions {

@@ -71,7 +71,8 @@ pub(crate) async fn migrate(conn: &mut PgConnection) -> Result<(), Fault> {
 /// False when another process is migrating: it is asked again instead of waited for, so that no old snapshot stands
 /// meanwhile.
 async fn migrate_once(conn: &mut PgConnection) -> Result<bool, Fault> {
-    let mut transaction = conn.begin().await?;
+    // Whatever the database's default is: what another process has applied is seen after its lock.
+    let mut transaction = conn.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
         .bind(LOCK)
         .persistent(false)

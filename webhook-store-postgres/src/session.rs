@@ -1,8 +1,6 @@
 //! A connection for one call: as it is, or inside a transaction.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
@@ -15,23 +13,47 @@ use crate::options::settings;
 /// After a connection broke, for so long each is asked whether it still works before it is used.
 const DOUBT: Duration = Duration::from_secs(30);
 
-/// Remembers when a connection was last found broken: then others of its age may be broken too.
+/// A session keeps the default for reading only with which it began. While the database refuses to be written to, all
+/// connections are made anew so often at most.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// Remembers when a connection was last found to be of no use: then others of its age may be like it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Trust {
-    broken_at: Arc<Mutex<Option<Instant>>>,
+pub(crate) struct Trust(Arc<Mutex<Found>>);
+
+#[derive(Debug, Default)]
+struct Found {
+    broken_at: Option<Instant>,
+    read_only_at: Option<Instant>,
 }
 
 impl Trust {
+    /// One was broken.
     pub(crate) fn lose(&self) {
-        *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.found().broken_at = Some(Instant::now());
+    }
+
+    /// One could only read.
+    pub(crate) fn outgrow(&self) {
+        let read_only_at = &mut self.found().read_only_at;
+        if read_only_at.is_none_or(|at| at.elapsed() >= RENEWAL) {
+            *read_only_at = Some(Instant::now());
+        }
     }
 
     pub(crate) fn is_doubtful(&self, meta: &PoolConnectionMetadata) -> bool {
-        let broken_at = *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
-        broken_at.is_some_and(|at| {
+        self.found().broken_at.is_some_and(|at| {
             let since = at.elapsed();
             since < DOUBT || meta.age > since
         })
+    }
+
+    pub(crate) fn is_outgrown(&self, meta: &PoolConnectionMetadata) -> bool {
+        self.found().read_only_at.is_some_and(|at| meta.age > at.elapsed())
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +143,8 @@ impl Session {
     /// For several statements.
     pub(crate) async fn transaction(pool: &PgPool, pooled: bool, begin: Begin, trust: &Trust) -> Result<Self, Fault> {
         let mut unanswered = Unanswered::new(trust);
-        let mut sql = String::from("BEGIN;");
+        // Whatever the database's default is: what is read after a lock has to be what stands then.
+        let mut sql = String::from("BEGIN ISOLATION LEVEL READ COMMITTED;");
         if pooled {
             sql.push_str(&settings("SET LOCAL"));
         }

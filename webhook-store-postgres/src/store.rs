@@ -9,7 +9,7 @@ use webhook_core::store::{AcceptOutcome, AcceptUnit, SubscriptionChanges};
 use webhook_core::{Conflict, Emitted, Error, Generation, Prepared, StoreError, TenantId, Timestamp};
 
 use crate::clock::PostgresClock;
-use crate::error::{Fault, breaks_connection};
+use crate::error::{Fault, breaks_connection, is_read_only};
 use crate::progress::Progress;
 use crate::search::Searches;
 use crate::session::{Begin, Conn, Session, Trust};
@@ -219,11 +219,20 @@ impl PostgresStore {
         &self.api
     }
 
+    /// What to say of a session that could only read.
+    pub(crate) fn read_only(&self) -> StoreError {
+        self.trust.outgrow();
+        StoreError::Unavailable("the database can only be read".into())
+    }
+
     fn trusting<T>(&self, result: Result<T, Fault>) -> Result<T, StoreError> {
-        if let Err(Fault::Sql(error)) = &result
-            && breaks_connection(error)
-        {
-            self.trust.lose();
+        if let Err(Fault::Sql(error)) = &result {
+            if breaks_connection(error) {
+                self.trust.lose();
+            }
+            if is_read_only(error) {
+                self.trust.outgrow();
+            }
         }
         Ok(result?)
     }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use scene::{accept, at, claim, subscribe, unit, uuid};
 use tokio_util::sync::CancellationToken;
-use webhook_core::store::{EventStore, MaintenanceStore, SubscriptionStore};
+use webhook_core::store::{AcceptOutcome, EventStore, MaintenanceStore, SubscriptionStore};
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{EventId, NewEvent, Options, Role, Signal, StoreError, SubscriptionDraft, TenantId, Webhooks};
 use webhook_store_postgres::{PostgresStore, PostgresStoreOptions};
-use webhook_test_servers::{FaultProxy, PostgresServer};
+use webhook_test_servers::{FaultProxy, PgBouncer, PostgresServer};
 
 /// Asks again until the database answers.
 async fn back(store: &PostgresStore) {
@@ -65,7 +66,7 @@ async fn a_database_that_is_away_is_said_soon_and_found_again() {
         back(&store).await;
     }
     // Every connection of the pool is broken at once, and only the first call finds out.
-    futures_util::future::join_all((0..16).map(|_| store.ping())).await;
+    join_all((0..16).map(|_| store.ping())).await;
     server.kill_one_backend();
     let mut failed = 0;
     for _ in 0..100 {
@@ -225,7 +226,7 @@ async fn after_one_call_without_an_answer_no_other_forgotten_connection_is_trust
     let proxy = FaultProxy::start(server.addr());
     let store = PostgresStore::open(&proxy.rewrite(&server.url())).await.expect("it opens");
     // As many connections as the pool has.
-    futures_util::future::join_all((0..64).map(|_| store.ping())).await;
+    join_all((0..64).map(|_| store.ping())).await;
     proxy.strand();
     let unanswered = tokio::time::timeout(Duration::from_secs(1), store.generations(&[TenantId::default()])).await;
     assert!(unanswered.is_err(), "{unanswered:?}");
@@ -239,4 +240,36 @@ async fn after_one_call_without_an_answer_no_other_forgotten_connection_is_trust
         }
     }
     panic!("no connection works again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_isolation_the_database_has_by_default_everything_works() {
+    const CALLERS: u64 = 8;
+    let server = PostgresServer::start();
+    let pooler = PgBouncer::start(server.addr(), 10);
+    for level in ["serializable", "repeatable read"] {
+        let database = level.replace(' ', "_");
+        server.sql(&server.url(), &format!("CREATE DATABASE {database}"));
+        server.sql(&server.url(), &format!("ALTER DATABASE {database} SET default_transaction_isolation = '{level}'"));
+        let url = format!("postgres://postgres@{}/{database}", server.addr());
+        let direct: PostgresStoreOptions = url.parse().expect("a URL");
+        let pooled: PostgresStoreOptions = pooler.rewrite(&url).parse().expect("a URL");
+        for (part, options) in [(1, direct), (2, pooled.behind_pooler())] {
+            let store = PostgresStore::connect(options).await.expect("it connects");
+            // All at once: at these levels most of them would be told to try again.
+            join_all((0..CALLERS).map(|_| store.migrate())).await.into_iter().collect::<Result<(), _>>().expect(level);
+            let (subscription, _) = subscribe(&store, part).await;
+            let generation = store.generations(&[TenantId::default()]).await.expect("it works")[0];
+            let units: Vec<_> = (0..CALLERS).map(|n| [unit(subscription, generation, 100 * part + n)]).collect();
+            let accepted = join_all(units.iter().map(|unit| store.accept(at(0), unit))).await;
+            for outcome in accepted {
+                let outcome = outcome.expect(level);
+                assert!(matches!(outcome[..], [AcceptOutcome::Done(_)]), "{level}: {outcome:?}");
+            }
+            let claims = join_all((0..CALLERS).map(|n| claim(&store, at(1), 100 * part + n))).await;
+            let leases = claims.iter().map(|claimed| claimed.leases.len() as u64).sum::<u64>();
+            assert_eq!(leases, CALLERS, "{level}");
+            store.close().await;
+        }
+    }
 }

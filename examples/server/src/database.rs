@@ -1,5 +1,6 @@
 //! Which database it is, and how it is opened.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +136,7 @@ impl Database {
             match database.prepare(migrations).await {
                 // It may have gone away in the middle; whatever was done is not done again.
                 Err(error) if error.is_retryable() && start.elapsed() < patience => {
-                    tracing::warn!(%error, "the database is not available any more; trying on");
+                    tracing::warn!(error = &error as &dyn Error, "the database is not available any more; trying on");
                     sleep(PAUSE).await;
                 }
                 outcome => return outcome.map(|()| database),
@@ -155,7 +156,7 @@ impl Database {
                         return Err(DatabaseError::Unavailable { waited, source: error });
                     }
                     if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(%error, "the database is not available yet; trying on");
+                        tracing::warn!(error = &error as &dyn Error, "the database is not available yet; trying on");
                     }
                     sleep(PAUSE).await;
                 }

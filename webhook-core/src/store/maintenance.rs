@@ -61,7 +61,7 @@ pub trait MaintenanceStore: Debug + Send + Sync + 'static {
     ///
     /// # Contract
     ///
-    /// - Ok when it does.
+    /// - Ok when it does. Not when it could only be read, where that shows without writing.
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Removes history in one small step.

@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::json;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use webhook_test_servers::{FaultProxy, PostgresServer};
 
 use crate::support::database::Database;
 use crate::support::receiver::{Arrival, Receiver};
 use crate::support::senders::Senders;
-use crate::support::server::Server;
+use crate::support::server::{Server, output, program};
 use crate::support::{PATIENCE, until, within};
 
 const EVENTS: usize = 1200;
@@ -133,4 +134,128 @@ async fn refuses(server: &Server) {
     assert!(!problem.to_string().contains("postgres"), "{problem}");
     let ready = client.get("/health/ready").await.unwrap().expect(503);
     assert_eq!(ready["status"], "not_ready");
+}
+
+/// Calls of every kind, and each with a connection of its own that worked a moment ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_postgres_is_frozen_every_call_is_refused_in_time() {
+    const LONGEST: Duration = Duration::from_secs(20);
+    let postgres = PostgresServer::start();
+    let server = Server::on(&postgres.url(), &["--database-max-connections=90"]).await;
+    let mut client = server.client();
+    let subscription = json!({"target_url": "https://example.com/hook", "enabled": false});
+    let subscription = client.post("/subscriptions", &subscription).await.unwrap().expect(201);
+    let event = json!({"event_type": "order.created", "payload": {}});
+    let event = client.post("/events", &event).await.unwrap().expect(202);
+    let path = client.post("/api/paths", &json!({})).await.unwrap().expect(201);
+    let (subscription, event, path) = (&subscription["id"], &event["id"], &path["path_id"]);
+    let [subscription, event, path] = [subscription, event, path].map(|id| id.as_str().unwrap());
+    let none = "00000000-0000-7000-8000-000000000000";
+    let calls: Vec<(&str, String, Value)> = vec![
+        ("GET", "/subscriptions".into(), Value::Null),
+        ("POST", "/subscriptions".into(), json!({"target_url": "https://example.com/other"})),
+        ("GET", format!("/subscriptions/{subscription}"), Value::Null),
+        ("PATCH", format!("/subscriptions/{subscription}"), json!({"description": "new"})),
+        ("GET", format!("/subscriptions/{subscription}/secret"), Value::Null),
+        ("POST", format!("/subscriptions/{subscription}/secret/rotate"), json!({})),
+        ("GET", format!("/subscriptions/{subscription}/attempts"), Value::Null),
+        ("GET", format!("/subscriptions/{subscription}/stats"), Value::Null),
+        ("DELETE", format!("/subscriptions/{subscription}"), Value::Null),
+        ("POST", "/events".into(), json!({"event_type": "order.created", "payload": {}})),
+        ("GET", "/events".into(), Value::Null),
+        ("GET", format!("/events/{event}"), Value::Null),
+        ("GET", format!("/events/{event}/status"), Value::Null),
+        ("GET", "/deliveries".into(), Value::Null),
+        ("GET", format!("/deliveries/{none}"), Value::Null),
+        ("POST", format!("/deliveries/{none}/retry"), json!({})),
+        ("GET", "/stats".into(), Value::Null),
+        ("GET", "/activity".into(), Value::Null),
+        ("GET", "/api/dashboard/stats".into(), Value::Null),
+        ("POST", format!("/ingest/{subscription}"), json!({})),
+        ("POST", format!("/subscriptions/{subscription}/recover"), json!({"since": "2020-01-01T00:00:00Z"})),
+        ("GET", format!("/api/paths/{path}/wait?timeout_seconds=5"), Value::Null),
+        ("GET", "/api/paths".into(), Value::Null),
+        ("POST", "/api/paths".into(), json!({})),
+        ("GET", format!("/api/paths/{path}"), Value::Null),
+        ("GET", format!("/api/paths/{path}/logs"), Value::Null),
+        ("DELETE", format!("/api/paths/{path}/logs"), Value::Null),
+        ("POST", format!("/webhook/{path}"), json!({})),
+        ("DELETE", format!("/api/paths/{path}"), Value::Null),
+    ];
+    // One of each, so that there are connections for all of them.
+    join_all((0..40).map(|_| async { server.client().get("/subscriptions").await.unwrap().expect(200) })).await;
+
+    postgres.pause();
+    let began = Instant::now();
+    let answers = join_all(calls.iter().map(|(method, path, body)| {
+        let mut client = server.client();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        async move { client.send(method, path, body.as_bytes()).await }
+    }))
+    .await;
+    let took = began.elapsed();
+    postgres.resume();
+    for ((method, path, _), answer) in calls.iter().zip(answers) {
+        let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        assert_eq!(answer.status, 503, "{method} {path}: {answer:?}");
+        assert!(answer.headers.contains_key("retry-after"), "{method} {path}: {answer:?}");
+    }
+    assert!(took < LONGEST, "{took:?}");
+    until("the server works again", async || {
+        (server.client().get("/subscriptions").await.unwrap().status == 200).then_some(())
+    })
+    .await;
+    server.stop().await;
+}
+
+/// As `ALTER DATABASE` leaves it: sessions that began meanwhile go on refusing to write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_could_only_be_read_for_a_while_is_written_to_soon_after() {
+    const SOON: Duration = Duration::from_secs(10);
+    const SESSIONS: usize = 12;
+    let postgres = PostgresServer::start();
+    let proxy = FaultProxy::start(postgres.addr());
+    let server = Server::on(&proxy.rewrite(&postgres.url()), &[]).await;
+    let event = json!({"event_type": "order.created", "payload": {}});
+    let ready = async || server.client().get("/health/ready").await.unwrap();
+    let emitted = async || server.client().post("/events", &event).await.unwrap();
+    emitted().await.expect(202);
+
+    postgres.sql(&postgres.url(), "ALTER DATABASE postgres SET default_transaction_read_only = on");
+    proxy.cut();
+    until("it is not ready", async || (ready().await.status == 503).then_some(())).await;
+    let read = async || server.client().get("/events").await.unwrap().status == 200;
+    until("it is read", async || join_all((0..SESSIONS).map(|_| read())).await.iter().all(|ok| *ok).then_some(()))
+        .await;
+    let refused = emitted().await;
+    assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
+    refused.expect(503);
+    assert_eq!(ready().await.status, 503);
+
+    let other = format!("postgres://postgres@{}/template1", postgres.addr());
+    postgres.sql(&other, "ALTER DATABASE postgres RESET default_transaction_read_only");
+    within(SOON, "it is ready again", async || (ready().await.status == 200).then_some(())).await;
+    // The emitter puts events together in one session; creating takes one for each.
+    let subscription = json!({"target_url": "https://example.com/hook"});
+    let made = async || server.client().post("/subscriptions", &subscription).await.unwrap().status == 201;
+    within(SOON, "all sessions write", async || {
+        let accepted = emitted().await.status == 202;
+        let all = join_all((0..SESSIONS).map(|_| made())).await.iter().all(|ok| *ok);
+        (accepted && all).then_some(())
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_a_database_that_can_only_be_read_says_why_it_waits() {
+    let postgres = PostgresServer::start_with(&["default_transaction_read_only=on"]);
+    let mut command = program();
+    command.args(["--listen=127.0.0.1:0", "--startup-timeout=2", "--database-url", &postgres.url()]);
+    let refused = output(&mut command).await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let reason = "cannot execute CREATE SCHEMA in a read-only transaction";
+    for written in [&refused.stdout, &refused.stderr] {
+        assert!(String::from_utf8_lossy(written).contains(reason), "{refused:?}");
+    }
 }
