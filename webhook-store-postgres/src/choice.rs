@@ -129,11 +129,27 @@ impl<'a> Choice<'a> {
         Walk { stops, stopped: None }
     }
 
+    /// Of the leases that are asked for, so many go to what the walk finds.
+    pub(crate) fn walks_share(&self) -> u32 {
+        self.ask.limit.div_ceil(2)
+    }
+
+    /// So many of these could be leased if there were no others, and no limit.
+    pub(crate) fn could_take(&self, candidates: &[Candidate]) -> u32 {
+        let mut taken = HashMap::<TargetId, u32>::new();
+        for candidate in candidates.iter().filter(|candidate| candidate.fit) {
+            let target = candidate.lease.target.id();
+            let of_target = taken.entry(target).or_default();
+            *of_target = (*of_target + 1).min(self.room(target));
+        }
+        taken.values().sum()
+    }
+
     /// Takes from each stop of the walk in turn, up to half of the limit; tells where the next walk begins.
     ///
     /// A target may be in several lines, and have rows of its own: whatever brings its turn, its oldest goes first.
     pub(crate) fn take_walk(&mut self, walk: &Walk, oldest: &[Candidate]) -> Option<TargetId> {
-        let share = self.ask.limit.div_ceil(2) as usize;
+        let share = self.walks_share() as usize;
         let each = (share / walk.stops.len().max(1)).max(1);
         let mut queues: HashMap<TargetId, VecDeque<&Candidate>> = HashMap::new();
         if !self.fan_outs.is_empty() {

@@ -30,6 +30,8 @@ use crate::session::Conn;
 
 /// So many more deliveries than leases are wanted are looked at, because some will not be fit.
 const LOOK_FURTHER: i64 = 64;
+/// A walk looks at shared rows with about so many times the deliveries that are wanted of it.
+const LINES_FURTHER: i64 = 4;
 /// A walk visits at most so many targets.
 const WALK: usize = 256;
 /// A delivery ends when it has lost so many leases.
@@ -148,7 +150,9 @@ pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimR
     let mut cursor = None;
     let skipped = !all && ask.cursor.is_none() && progress.skips_walk();
     if !skipped {
-        let walk = if all { choice.within(&oldest) } else { walk(conn, progress, &mut choice, floor).await? };
+        // Where the oldest give the rest, more than the walk's share would be locked for nothing.
+        let wanted = if choice.could_take(&oldest) >= ask.limit { choice.walks_share() } else { ask.limit };
+        let walk = if all { choice.within(&oldest) } else { walk(conn, progress, &mut choice, floor, wanted).await? };
         if !all && ask.cursor.is_none() && walk.stopped.is_none() {
             progress.walked(walk.stops.len());
         }
@@ -159,7 +163,7 @@ pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimR
         oldest.iter().for_each(|candidate| choice.offer(candidate));
         // The oldest have no room at their target: there may be others after all.
         if choice.leased.is_empty() {
-            let walk = walk(conn, progress, &mut choice, floor).await?;
+            let walk = walk(conn, progress, &mut choice, floor, ask.limit).await?;
             cursor = choice.take_walk(&walk, &oldest);
             walk.stops.values().flatten().for_each(|candidate| choice.offer(candidate));
         }
@@ -289,15 +293,16 @@ async fn next_due(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>) -> Result<Option<
     Ok(next.map(Timestamp::from_millis))
 }
 
-/// Walks on over the targets, and over the lines of fan-outs, which are in the same order.
+/// Walks on over the targets, and over the lines of fan-outs, which are in the same order, for `wanted` deliveries.
 async fn walk(
     conn: &mut Conn<'_>,
     progress: &Progress,
     choice: &mut Choice<'_>,
     floor: Timestamp,
+    wanted: u32,
 ) -> Result<Walk, Fault> {
-    let mut walk = walk_targets(conn, choice.ask, floor).await?;
-    let lines = walk_lines(conn, progress, choice, floor).await?;
+    let mut walk = walk_targets(conn, choice.ask, floor, wanted).await?;
+    let lines = walk_lines(conn, progress, choice, floor, wanted).await?;
     walk.stopped = match (walk.stopped, lines.stopped) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -309,18 +314,19 @@ async fn walk(
     Ok(walk)
 }
 
-/// Where something is due from the cursor on, as far as it `fits`, and where the walk stopped if there may be more: it
-/// goes no further than it takes to give away all leases.
+/// Where something is due from the cursor on, as far as it `fits`, in `wanted` places at most, and where the walk stopped
+/// if there may be more: it goes no further than it has to for these.
 async fn visit(
     conn: &mut Conn<'_>,
     walk: &'static str,
     ask: &ClaimRequest<'_>,
     floor: Timestamp,
+    wanted: usize,
     fits: impl Fn(Uuid) -> bool,
 ) -> Result<(Vec<Uuid>, Option<Uuid>), Fault> {
     let full = ask.room.of.values().filter(|room| **room == 0).count();
     // Where targets have no room unless something else is said of them, most of those that are due may have none.
-    let enough = if ask.room.default == 0 { WALK } else { (ask.limit as usize).saturating_add(full).min(WALK) };
+    let enough = if ask.room.default == 0 { WALK } else { wanted.saturating_add(full).min(WALK) };
     let visited: Vec<(Uuid, bool)> = sqlx::query_as(walk)
         .bind(ask.now.as_millis())
         .bind(ask.cursor.map_or(Uuid::nil(), TargetId::as_uuid))
@@ -334,16 +340,21 @@ async fn visit(
     let mut due: Vec<_> = visited.into_iter().filter_map(|(stop, due)| due.then_some(stop)).collect();
     let mut stopped = last.filter(|_| steps >= WALK || due.len() >= enough);
     due.retain(|stop| fits(*stop));
-    if due.len() > ask.limit as usize {
-        due.truncate(ask.limit as usize);
+    if due.len() > wanted {
+        due.truncate(wanted);
         stopped = due.last().copied();
     }
     Ok((due, stopped))
 }
 
-async fn walk_targets(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, floor: Timestamp) -> Result<Walk, Fault> {
+async fn walk_targets(
+    conn: &mut Conn<'_>,
+    ask: &ClaimRequest<'_>,
+    floor: Timestamp,
+    wanted: u32,
+) -> Result<Walk, Fault> {
     let has_room = |target| ask.room.get(TargetId::from_uuid(target)) > 0;
-    let (due, stopped) = visit(conn, WALK_ON, ask, floor, has_room).await?;
+    let (due, stopped) = visit(conn, WALK_ON, ask, floor, wanted as usize, has_room).await?;
     let each = (ask.limit as usize / due.len().max(1)).max(1);
     let mut stops: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
     if !due.is_empty() {
@@ -367,9 +378,13 @@ async fn walk_lines(
     progress: &Progress,
     choice: &mut Choice<'_>,
     floor: Timestamp,
+    wanted: u32,
 ) -> Result<Walk, Fault> {
     let ask = choice.ask;
-    let (due, stopped) = visit(conn, WALK_ON_LINES, ask, floor, |_| true).await?;
+    // A row has many deliveries, of which some will not be fit or have no room.
+    let rows = progress.fan_outs(i64::from(wanted) * LINES_FURTHER).min(i64::from(wanted));
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+    let (due, stopped) = visit(conn, WALK_ON_LINES, ask, floor, rows, |_| true).await?;
     let each = i64::from(ask.limit) / i64::try_from(due.len().max(1)).unwrap_or(i64::MAX);
     let mut stops: BTreeMap<TargetId, Vec<Candidate>> = BTreeMap::new();
     if !due.is_empty() {
