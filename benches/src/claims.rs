@@ -77,7 +77,8 @@ struct Times {
     record: Vec<u128>,
 }
 
-pub(crate) async fn all(folder: Option<&Path>, rows: u64) -> Result<(), Error> {
+/// Measures those scenarios that have `only` in their names.
+pub(crate) async fn all(folder: Option<&Path>, rows: u64, only: &str) -> Result<(), Error> {
     let databases = Databases::start(folder, &[StoreKind::Postgres], &[])?;
     let few = || Scenario::new(10_000, 10_000);
     let many = || Scenario::new(rows, rows);
@@ -96,7 +97,7 @@ pub(crate) async fn all(folder: Option<&Path>, rows: u64) -> Result<(), Error> {
     ];
     println!("{ROUNDS} rounds of {LEASES} leases, {SUBSCRIPTIONS} subscriptions; p50 / p99 in ms");
     println!("{:<64} {:>15} {:>15} {:>15}", "rows", "claim", "load", "record");
-    for scenario in &scenarios {
+    for scenario in scenarios.iter().filter(|scenario| scenario.name.contains(only)) {
         let url = databases.postgres().ok_or("there is no PostgreSQL server")?;
         let mut times = measure(scenario, &url).await?;
         let [claim, load, record] = [&mut times.claim, &mut times.load, &mut times.record].map(|all| percentiles(all));

@@ -73,6 +73,9 @@ enum Part {
         /// Open rows of the large tables, and as many that ended.
         #[arg(long, default_value_t = 10_000_000)]
         rows: u64,
+        /// Measures only where this is in the name.
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// Sends requests to a capture path, beside bare inserts of the same rows.
     Captures(captures::Plan),
@@ -139,7 +142,7 @@ fn main() -> Result<(), Error> {
         match arguments.part {
             Some(Part::Receiver) => receiver::serve().await,
             Some(Part::Engine { store, queue, role, database }) => engine::serve(store, &queue, role, &database).await,
-            Some(Part::Claims { rows }) => claims::all(arguments.plan.folder.as_deref(), rows).await,
+            Some(Part::Claims { rows, only }) => claims::all(arguments.plan.folder.as_deref(), rows, &only).await,
             Some(Part::Captures(plan)) => captures::all(plan).await,
             Some(Part::Neighbours(plan)) => neighbours::all(plan).await,
             None => run::all(arguments.plan).await,
