@@ -132,12 +132,9 @@ struct Rescued {
 
 pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimRequest<'_>) -> Result<Claimed, Fault> {
     let mut rescued = Rescued::default();
-    if progress.rescue(ask.now) {
-        let found = rescue(conn, ask, None).await?;
-        if found.more {
-            progress.rescue_again();
-        }
-        rescued = found;
+    if let Some(floor) = progress.rescue(ask.now) {
+        rescued = rescue(conn, ask, Over::Since(floor)).await?;
+        progress.rescued(ask.now, rescued.more);
     }
     let mut floor = progress.floor(ask.now);
     let mut choice = Choice::new(ask);
@@ -206,7 +203,7 @@ pub(crate) async fn claim_ids(
 ) -> Result<Claimed, Fault> {
     let named: HashSet<DeliveryId> = ids.iter().copied().collect();
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
-    let Rescued { lost, exhausted, .. } = rescue(conn, ask, Some(&ids)).await?;
+    let Rescued { lost, exhausted, .. } = rescue(conn, ask, Over::Among(&ids)).await?;
     let mut choice = Choice::new(ask);
     let (from, to) = fan_out::all_places(&ids);
     let query = sqlx::query(NAMED).bind(ask.now.as_millis()).bind(ids);
@@ -224,22 +221,34 @@ pub(crate) async fn claim_ids(
     Ok(Claimed { leases, cursor: None, next_due: next_due(conn, ask).await?, lost, exhausted })
 }
 
-/// Counts lost leases, of these deliveries or of whatever: they are due like any other then, or have ended.
-async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]>) -> Result<Rescued, Fault> {
+/// Which leases are looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum Over<'a> {
+    /// Those of these deliveries.
+    Among(&'a [Uuid]),
+    /// Those that were over since then. While somebody holds an old snapshot, to look from the very beginning is to step
+    /// over all that were ever taken in its time.
+    Since(Timestamp),
+}
+
+/// Counts lost leases: their deliveries are due like any other then, or have ended.
+async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, which: Over<'_>) -> Result<Rescued, Fault> {
     const OVER: &str = "SELECT id FROM webhook.delivery
-         WHERE state = 0 AND leased AND next_at <= $1 ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+         WHERE state = 0 AND leased AND next_at <= $1 AND next_at >= $3 ORDER BY next_at LIMIT $2
+         FOR UPDATE SKIP LOCKED";
     const OVER_NAMED: &str = "SELECT id FROM webhook.delivery
          WHERE state + 0 = 0 AND leased AND next_at <= $1 AND id = ANY ($2) ORDER BY id FOR UPDATE SKIP LOCKED";
-    let over: Vec<Uuid> = match ids {
-        None => {
+    let over: Vec<Uuid> = match which {
+        Over::Since(floor) => {
             sqlx::query_scalar(OVER)
                 .bind(ask.now.as_millis())
                 .bind(RESCUED)
+                .bind(floor.as_millis())
                 .persistent(conn.persistent)
                 .fetch_all(&mut *conn.inner)
                 .await?
         }
-        Some(ids) => {
+        Over::Among(ids) => {
             sqlx::query_scalar(OVER_NAMED)
                 .bind(ask.now.as_millis())
                 .bind(ids)
@@ -248,7 +257,7 @@ async fn rescue(conn: &mut Conn<'_>, ask: &ClaimRequest<'_>, ids: Option<&[Uuid]
                 .await?
         }
     };
-    let (lost, more) = fan_out::rescue(conn, ask.now, ids, RESCUED).await?;
+    let (lost, more) = fan_out::rescue(conn, ask.now, which, RESCUED).await?;
     let mut rescued = Rescued { lost, exhausted: 0, more: more || over.len() as i64 >= RESCUED };
     if over.is_empty() {
         return Ok(rescued);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use webhook_core::store::{AcceptItem, LeaseGrant, LeaseToken};
 use webhook_core::{DeliveryId, EventId, Target, TargetId, TenantId, Timestamp};
 
+use crate::claim::Over;
 use crate::error::Fault;
 use crate::rows;
 use crate::session::Conn;
@@ -345,24 +346,24 @@ pub(crate) async fn spill_those_to(conn: &mut Conn<'_>, subscriptions: &[Uuid], 
     Ok(rows.len() as u64)
 }
 
-/// Gives deliveries rows of their own whose leases were lost, these or up to about `limit`: how many, and whether there may
+/// Gives deliveries rows of their own whose leases were lost, of these or up to about `limit`: how many, and whether there may
 /// be more.
 pub(crate) async fn rescue(
     conn: &mut Conn<'_>,
     now: Timestamp,
-    ids: Option<&[Uuid]>,
+    which: Over<'_>,
     limit: i64,
 ) -> Result<(u32, bool), Fault> {
-    const OVER: &str = "SELECT id FROM webhook.fan_out WHERE leased AND next_at <= $1 ORDER BY next_at LIMIT $2
-         FOR UPDATE SKIP LOCKED";
+    const OVER: &str = "SELECT id FROM webhook.fan_out WHERE leased AND next_at <= $1 AND next_at >= $3
+         ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED";
     const OVER_NAMED: &str = concat!(
         "SELECT f.id FROM unnest($2::uuid[], $3::uuid[]) AS i (a, b) ",
         rows_between!("i.a", "i.b", "x.leased::int = 1 AND x.next_at <= $1", "FOR UPDATE SKIP LOCKED"),
     );
     let (now, limit) = (now.as_millis(), limit / MEMBERS);
-    let query = match ids {
-        None => sqlx::query_scalar(OVER).bind(now).bind(limit),
-        Some(ids) => {
+    let query = match which {
+        Over::Since(floor) => sqlx::query_scalar(OVER).bind(now).bind(limit).bind(floor.as_millis()),
+        Over::Among(ids) => {
             let (from, to) = all_places(ids);
             sqlx::query_scalar(OVER_NAMED).bind(now).bind(from).bind(to)
         }

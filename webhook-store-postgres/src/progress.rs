@@ -9,6 +9,10 @@ use crate::fan_out;
 
 /// Lost leases are looked for this often.
 const RESCUE_INTERVAL: Duration = Duration::from_millis(500);
+/// So often the look for lost leases begins at the very beginning.
+const RESCUE_SWEEP: Duration = Duration::from_secs(60);
+/// Between these it passes over what was over so long ago when all were found: longer than any claim takes to commit.
+const RESCUE_SLACK: Duration = Duration::from_secs(60);
 /// After a walk that found one target alone, so many claims go without.
 const SKIPPED_ALONE: u32 = 8;
 /// After a walk that found several, so many: one whose turn only a walk brings waits for a few claims.
@@ -30,6 +34,8 @@ pub(crate) struct Progress {
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     rescued_at: Option<Timestamp>,
+    rescue_swept_at: Option<Timestamp>,
+    rescue_floor: Option<Timestamp>,
     swept_at: Option<Timestamp>,
     floor: Option<Timestamp>,
     /// The floor is close to what a claim saw that was late.
@@ -45,19 +51,27 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is time to look for lost leases.
-    pub(crate) fn rescue(&self, now: Timestamp) -> bool {
+    /// From where on to look for lost leases, when it is time to.
+    pub(crate) fn rescue(&self, now: Timestamp) -> Option<Timestamp> {
         let mut state = self.state();
-        let due = is_over(state.rescued_at, RESCUE_INTERVAL, now);
-        if due {
-            state.rescued_at = Some(now);
+        if !is_over(state.rescued_at, RESCUE_INTERVAL, now) {
+            return None;
         }
-        due
+        state.rescued_at = Some(now);
+        let known = state.rescue_floor.filter(|_| !is_over(state.rescue_swept_at, RESCUE_SWEEP, now));
+        if known.is_none() {
+            (state.rescue_swept_at, state.rescue_floor) = (Some(now), None);
+        }
+        Some(known.unwrap_or(Timestamp::EPOCH))
     }
 
-    /// Lost leases are left over.
-    pub(crate) fn rescue_again(&self) {
-        self.state().rescued_at = None;
+    /// Those that were over by then were found, or some are left.
+    pub(crate) fn rescued(&self, now: Timestamp, more: bool) {
+        let mut state = self.state();
+        match more {
+            true => (state.rescued_at, state.rescue_floor) = (None, None),
+            false => state.rescue_floor = Some(now - RESCUE_SLACK),
+        }
     }
 
     /// Where to begin to look.
@@ -115,4 +129,33 @@ impl Progress {
 
 fn is_over(last: Option<Timestamp>, interval: Duration, now: Timestamp) -> bool {
     last.is_none_or(|last| now < last || now.since(last) >= interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::EPOCH + Duration::from_millis(1_700_000_000_000 + millis)
+    }
+
+    #[test]
+    fn lost_leases_are_looked_for_from_the_beginning_now_and_then_and_whenever_some_were_left() {
+        let progress = Progress::default();
+        assert_eq!(progress.rescue(at(0)), Some(Timestamp::EPOCH));
+        progress.rescued(at(0), false);
+        assert_eq!(progress.rescue(at(499)), None);
+        assert_eq!(progress.rescue(at(500)), Some(at(0) - RESCUE_SLACK));
+        progress.rescued(at(500), true);
+        assert_eq!(progress.rescue(at(501)), Some(Timestamp::EPOCH));
+        // This one failed: nothing is known of what it would have found.
+        assert_eq!(progress.rescue(at(1_001)), Some(Timestamp::EPOCH));
+        progress.rescued(at(1_001), false);
+        assert_eq!(progress.rescue(at(60_000)), Some(at(1_001) - RESCUE_SLACK));
+        progress.rescued(at(60_000), false);
+        assert_eq!(progress.rescue(at(61_001)), Some(Timestamp::EPOCH));
+        progress.rescued(at(61_001), false);
+        // The clock went back.
+        assert_eq!(progress.rescue(at(30_000)), Some(Timestamp::EPOCH));
+    }
 }
