@@ -17,7 +17,7 @@ use webhook_core::{
 use crate::error::Fault;
 use crate::session::Conn;
 use crate::store::PostgresStore;
-use crate::{captured, event, path, rows, subscription};
+use crate::{captured, event, path, rows, tenant};
 
 #[async_trait]
 impl CaptureStore for PostgresStore {
@@ -196,7 +196,7 @@ async fn live(
     if subscriptions.is_empty() {
         return Ok(subscriptions);
     }
-    subscription::lock_all_shared(conn, subscriptions.iter().map(|(tenant, _)| tenant)).await?;
+    tenant::lock_all_shared(conn, subscriptions.iter().map(|(tenant, _)| tenant)).await?;
     let found = sqlx::query(
         "SELECT s.id, s.tenant FROM unnest($1::text[], $2::uuid[]) AS j (tenant, id)
          JOIN webhook.subscription AS s ON s.id = j.id AND s.tenant = j.tenant

@@ -12,7 +12,7 @@ use crate::error::Fault;
 use crate::fan_out::{self, rows_between};
 use crate::session::{Begin, Conn};
 use crate::store::PostgresStore;
-use crate::{claim, rows, subscription};
+use crate::{claim, rows, subscription, tenant};
 
 #[async_trait]
 impl DeliveryStore for PostgresStore {
@@ -77,7 +77,8 @@ async fn record_with_effects(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Ou
     let gone = outcomes.iter().filter(|outcome| outcome.effect == TargetEffect::DisableGone);
     let gone: Vec<&TenantId> = gone.map(|outcome| &outcome.tenant).collect();
     if !gone.is_empty() {
-        subscription::lock_all(conn, gone.into_iter()).await?;
+        // It is told again if the lock is not to be had soon, and others use the connection meanwhile.
+        tenant::lock_all(conn, gone.into_iter(), tenant::HASTE).await?;
     }
     let done = update(conn, now, outcomes).await?;
     apply_effects(conn, now, outcomes, &done).await?;

@@ -15,7 +15,7 @@ use webhook_core::{
 use crate::error::Fault;
 use crate::session::Conn;
 use crate::store::PostgresStore;
-use crate::{fan_out, rows, stats, subscription};
+use crate::{fan_out, rows, stats, subscription, tenant};
 
 /// Ids are made from the clock shortly before or after `created_at` is; a range of ids this much wider finds the rows
 /// of a range of times.
@@ -339,7 +339,7 @@ async fn recoverable(
 
 async fn retry(conn: &mut Conn<'_>, tenant: &TenantId, id: DeliveryId, now: Timestamp) -> Result<RetryOutcome, Fault> {
     // The subscription cannot be deleted, and settled, before this commits.
-    subscription::lock_shared(conn, tenant).await?;
+    tenant::lock_shared(conn, tenant).await?;
     fan_out::spill(conn, &[id.as_uuid()]).await?;
     let found = sqlx::query(
         "SELECT d.state, d.subscription_id, d.leased AND d.next_at > $3 AS in_flight,
@@ -417,7 +417,7 @@ async fn add_deliveries(
     now: Timestamp,
 ) -> Result<u64, Fault> {
     // The subscription cannot be deleted, nor the events pruned, before this commits.
-    subscription::lock_shared(conn, tenant).await?;
+    tenant::lock_shared(conn, tenant).await?;
     sqlx::query("SELECT 1 FROM webhook.event WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE")
         .bind(deliveries.iter().map(|added| added.event.as_uuid()).collect::<Vec<_>>())
         .persistent(conn.persistent)

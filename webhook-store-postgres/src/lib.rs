@@ -24,6 +24,7 @@ mod session;
 mod stats;
 mod store;
 mod subscription;
+mod tenant;
 
 pub use clock::PostgresClock;
 pub use error::OpenError;

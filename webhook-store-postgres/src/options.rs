@@ -30,9 +30,12 @@ const PLANS: [(&str, &str); 6] = [
     ("jit", "off"),
 ];
 
+/// How long a lock is waited for.
+pub(crate) const LOCK_TIMEOUT: &str = "'10s'";
+
 /// How long anything may take before the database gives it up.
 const LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "'30s'"), ("lock_timeout", "'10s'"), ("idle_in_transaction_session_timeout", "'60s'")];
+    [("statement_timeout", "'30s'"), ("lock_timeout", LOCK_TIMEOUT), ("idle_in_transaction_session_timeout", "'60s'")];
 
 impl PostgresStoreOptions {
     /// The database that `connection` leads to, with 30 connections at most.

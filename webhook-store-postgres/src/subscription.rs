@@ -16,7 +16,7 @@ use webhook_core::{
 use crate::error::Fault;
 use crate::session::Conn;
 use crate::store::PostgresStore;
-use crate::{key, rows};
+use crate::{key, rows, tenant};
 
 #[async_trait]
 impl SubscriptionStore for PostgresStore {
@@ -141,59 +141,8 @@ pub(crate) async fn generations_locked(
     conn: &mut Conn<'_>,
     tenants: impl Iterator<Item = &TenantId> + Clone,
 ) -> Result<(HashMap<TenantId, Generation>, Option<i64>), Fault> {
-    lock_all_shared(conn, tenants.clone()).await?;
+    tenant::lock_all_shared(conn, tenants.clone()).await?;
     generations(conn, tenants).await
-}
-
-/// Takes the locks of the tenants `$1` by `$lock`. In one order, and the same for each kind of lock, so that nobody
-/// waits for somebody who waits for them.
-macro_rules! lock_tenants {
-    ($lock:literal) => {
-        concat!(
-            "SELECT ",
-            $lock,
-            "(l.key) FROM (
-               SELECT DISTINCT webhook.tenant_lock(t.tenant) AS key FROM unnest($1::text[]) AS t (tenant) ORDER BY 1
-             ) AS l"
-        )
-    };
-}
-
-/// Keeps the tenants' subscriptions as they are until the transaction ends.
-pub(crate) async fn lock_all_shared<'a>(
-    conn: &mut Conn<'_>,
-    tenants: impl Iterator<Item = &'a TenantId>,
-) -> Result<(), Fault> {
-    let tenants: Vec<_> = tenants.map(TenantId::as_str).collect();
-    let query = sqlx::query(lock_tenants!("pg_advisory_xact_lock_shared")).bind(tenants);
-    query.persistent(conn.persistent).execute(&mut *conn.inner).await?;
-    Ok(())
-}
-
-/// [`lock`] for many tenants.
-pub(crate) async fn lock_all<'a>(
-    conn: &mut Conn<'_>,
-    tenants: impl Iterator<Item = &'a TenantId>,
-) -> Result<(), Fault> {
-    let tenants: Vec<_> = tenants.map(TenantId::as_str).collect();
-    let query = sqlx::query(lock_tenants!("pg_advisory_xact_lock")).bind(tenants);
-    query.persistent(conn.persistent).execute(&mut *conn.inner).await?;
-    Ok(())
-}
-
-/// Waits until nobody accepts events of the tenant, and keeps it so until the transaction ends: what changes then is
-/// seen by every event that is accepted afterwards.
-pub(crate) async fn lock(conn: &mut Conn<'_>, tenant: &TenantId) -> Result<(), Fault> {
-    let sql = "SELECT pg_advisory_xact_lock(webhook.tenant_lock($1))";
-    sqlx::query(sql).bind(tenant.as_str()).persistent(conn.persistent).execute(&mut *conn.inner).await?;
-    Ok(())
-}
-
-/// Keeps the tenant's subscriptions as they are until the transaction ends.
-pub(crate) async fn lock_shared(conn: &mut Conn<'_>, tenant: &TenantId) -> Result<(), Fault> {
-    let sql = "SELECT pg_advisory_xact_lock_shared(webhook.tenant_lock($1))";
-    sqlx::query(sql).bind(tenant.as_str()).persistent(conn.persistent).execute(&mut *conn.inner).await?;
-    Ok(())
 }
 
 async fn next_generation(conn: &mut Conn<'_>, tenant: &TenantId) -> Result<Generation, Fault> {
@@ -218,7 +167,7 @@ async fn insert(
     if let Some(keyed) = key {
         key::lock(conn, std::iter::once((&record.tenant, &keyed.key))).await?;
     }
-    lock(conn, &record.tenant).await?;
+    tenant::lock(conn, &record.tenant).await?;
     let named = key.iter().map(|keyed| (&record.tenant, &keyed.key));
     let stored = key::stored(conn, named).await?.into_iter().find(|stored| stored.expires_at > record.created_at);
     if let (Some(stored), Some(keyed)) = (stored, key) {
@@ -258,7 +207,7 @@ async fn insert(
 }
 
 async fn update(conn: &mut Conn<'_>, record: &SubscriptionRecord) -> Result<Updated, Fault> {
-    lock(conn, &record.tenant).await?;
+    tenant::lock(conn, &record.tenant).await?;
     let version: Option<i64> = sqlx::query_scalar(
         "SELECT version FROM webhook.subscription WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL",
     )
@@ -293,7 +242,7 @@ async fn update(conn: &mut Conn<'_>, record: &SubscriptionRecord) -> Result<Upda
 }
 
 async fn delete(conn: &mut Conn<'_>, tenant: &TenantId, id: SubscriptionId, now: Timestamp) -> Result<bool, Fault> {
-    lock(conn, tenant).await?;
+    tenant::lock(conn, tenant).await?;
     let found = sqlx::query("SELECT 1 FROM webhook.subscription WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL")
         .bind(id.as_uuid())
         .bind(tenant.as_str())

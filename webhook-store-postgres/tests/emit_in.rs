@@ -7,13 +7,14 @@ mod scene;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use scene::Scene;
 use sqlx::{Connection as _, PgPool};
 use tokio_util::sync::CancellationToken;
 use webhook_core::store::{EventFilter, PageRequest};
-use webhook_core::transport::RecordingTransport;
+use webhook_core::transport::{OutboundResponse, RecordingTransport};
 use webhook_core::{
-    Conflict, Emitted, Error, NewEvent, Options, Prepared, Role, SubscriptionDraft, TenantId, Webhooks,
+    Conflict, DisabledReason, Emitted, Error, NewEvent, Options, Prepared, Role, SubscriptionDraft, TenantId, Webhooks,
 };
 use webhook_store_postgres::PostgresStore;
 
@@ -28,9 +29,12 @@ struct Engine {
 
 impl Engine {
     async fn new() -> Self {
+        Self::with(RecordingTransport::new()).await
+    }
+
+    async fn with(transport: RecordingTransport) -> Self {
         let scene = Scene::new();
         let store = scene.open().await;
-        let transport = RecordingTransport::new();
         let mut options = Options::default();
         // So that nothing but a wake-up lets a worker look.
         options.poll_interval = Duration::from_secs(3600);
@@ -242,4 +246,74 @@ async fn a_key_used_again_gives_the_first_event_and_another_body_is_a_conflict()
     let other = engine.emit_and_commit(&engine.prepare(keyed("2")).await).await;
     assert!(matches!(other, Err(Error::Conflict(Conflict::KeyReused))), "{other:?}");
     assert_eq!(engine.accepted().await, 1);
+}
+
+/// The host's transaction keeps changes to its tenant's subscriptions waiting: one that was asked for, and one that a 410
+/// brings. What waits behind them, and in a batch with them, goes on.
+#[tokio::test]
+async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
+    const SOON: Duration = Duration::from_secs(4);
+    let transport = RecordingTransport::new().answering(|request| {
+        let gone = request.url.path() == "/gone";
+        Ok(OutboundResponse::new(if gone { StatusCode::GONE } else { StatusCode::OK }))
+    });
+    let engine = Engine::with(transport).await;
+    let (slow, other): (TenantId, TenantId) = ("slow".parse().expect("one"), "other".parse().expect("one"));
+    let subscribe = async |tenant, url: &str| {
+        let draft = SubscriptionDraft::new(format!("https://example.com/{url}"));
+        engine.webhooks.subscribe(tenant, draft).await.expect("it subscribes").subscription.id
+    };
+    let gone = subscribe(&slow, "gone").await;
+    subscribe(&other, "hook").await;
+    let running = Running::start(&engine).await;
+
+    let mut transaction = engine.host.begin().await.expect("it begins");
+    let prepared = engine.webhooks.prepare(&slow, event("0")).await.expect("it prepares");
+    PostgresStore::emit_in(&mut transaction, &prepared).await.expect("it emits");
+    let change = tokio::spawn({
+        let (webhooks, slow) = (engine.webhooks.clone(), slow.clone());
+        async move { webhooks.subscribe(&slow, SubscriptionDraft::new("https://example.com/new")).await }
+    });
+    wait_for_the_lock(&engine.host).await;
+    let emit = async |tenant| {
+        let emitted = tokio::time::timeout(SOON, engine.webhooks.emit(tenant, event("1"))).await;
+        emitted.expect("it is accepted meanwhile").expect("it is accepted").id
+    };
+    emit(&slow).await;
+    let attempted = tokio::time::timeout(SOON, engine.transport.wait_for(1)).await;
+    attempted.expect("its endpoint is asked meanwhile, and wants no more");
+    for _ in 0..10 {
+        let id = emit(&other).await;
+        let delivered = async {
+            loop {
+                let status = engine.webhooks.event_status(&other, id).await.expect("it is there");
+                if status.2.iter().all(|delivery| delivery.delivery.completed_at.is_some()) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, delivered).await.expect("it is recorded meanwhile");
+    }
+    let disabled = async || {
+        let subscription = engine.webhooks.subscription(&slow, gone).await.expect("it is there");
+        subscription.disabled == Some(DisabledReason::Gone)
+    };
+    assert!(!change.is_finished() && !disabled().await);
+
+    transaction.commit().await.expect("it commits");
+    change.await.expect("it ends").expect("it subscribes");
+    while !disabled().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.stop().await;
+}
+
+/// Until somebody waits for a lock, or has waited for it.
+async fn wait_for_the_lock(host: &PgPool) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND query LIKE '%pg_advisory_xact_lock(%' AND pid <> pg_backend_pid()";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(host).await.expect("it answers") == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }

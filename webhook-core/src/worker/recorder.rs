@@ -1,13 +1,14 @@
 //! Records outcomes: one transaction for all that come while the last one commits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::store::{Outcome, Recorded};
-use crate::{GroupCommit, StoreError, Timestamp};
+use crate::store::{Outcome, Recorded, TargetEffect};
+use crate::{GroupCommit, StoreError, TenantId, Timestamp};
 
 /// Outcomes in one transaction at most.
 const BATCH: usize = 512;
@@ -18,17 +19,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Recorder {
     context: Arc<Context>,
-    group: GroupCommit<Outcome, Result<Recorded, StoreError>>,
+    group: Group,
+    /// Those that change a subscription may have to wait for whoever works with it: no others wait with them.
+    changes: Group,
 }
+
+type Group = GroupCommit<Outcome, Result<Recorded, StoreError>>;
 
 impl Recorder {
     pub(super) fn new(context: Arc<Context>) -> Self {
         let committer = Arc::clone(&context);
-        let group = GroupCommit::new(BATCH, move |outcomes: Vec<Outcome>| {
+        let group = GroupCommit::new(BATCH, move |outcomes| {
             let context = Arc::clone(&committer);
             async move { commit(&context, outcomes).await }
         });
-        Self { context, group }
+        let committer = Arc::clone(&context);
+        let changes = GroupCommit::new(BATCH, move |outcomes| {
+            let context = Arc::clone(&committer);
+            async move { commit_by_tenant(&context, outcomes).await }
+        });
+        Self { context, group, changes }
     }
 
     /// Records an outcome, again and again while the store is away, until the lease has run out: then another worker
@@ -40,8 +50,9 @@ impl Recorder {
         abort: &CancellationToken,
     ) -> Option<Recorded> {
         let mut pause = FIRST_PAUSE;
+        let group = if outcome.effect == TargetEffect::DisableGone { &self.changes } else { &self.group };
         loop {
-            match self.group.submit(outcome.clone(), 1).await {
+            match group.submit(outcome.clone(), 1).await {
                 Ok(Ok(recorded)) => return Some(recorded),
                 Ok(Err(error)) => {
                     tracing::warn!(delivery = %outcome.delivery, %error, "an outcome was not recorded yet");
@@ -59,6 +70,20 @@ impl Recorder {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Each tenant's in a transaction of its own, in the order in which they came.
+async fn commit_by_tenant(context: &Context, outcomes: Vec<Outcome>) -> Vec<Result<Recorded, StoreError>> {
+    let mut tenants = BTreeMap::<TenantId, Vec<(usize, Outcome)>>::new();
+    for (position, outcome) in outcomes.into_iter().enumerate() {
+        tenants.entry(outcome.tenant.clone()).or_default().push((position, outcome));
+    }
+    let mut answers = BTreeMap::new();
+    for outcomes in tenants.into_values() {
+        let (positions, outcomes): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
+        answers.extend(positions.into_iter().zip(commit(context, outcomes).await));
+    }
+    answers.into_values().collect()
 }
 
 async fn commit(context: &Context, outcomes: Vec<Outcome>) -> Vec<Result<Recorded, StoreError>> {
