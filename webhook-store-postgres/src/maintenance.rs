@@ -19,6 +19,8 @@ use crate::{fan_out, history, rows};
 const COUNTED: i64 = 1_000_000;
 /// A step removes events with about so many deliveries at most.
 const DELIVERIES: u32 = 5_000;
+/// It looks at events with about so many at most.
+const VISITED_DELIVERIES: i64 = 50_000;
 /// Deleted subscriptions that are looked at in one transaction.
 const ORPHANED: usize = 8;
 
@@ -127,21 +129,27 @@ async fn prune(conn: &mut Conn<'_>, request: PruneRequest) -> Result<PruneStep, 
     // An event accepted later cannot have ended before.
     let below = EventId::floor(ended_before + history::ID_SLACK);
     let visited = sqlx::query(
-        "SELECT e.id, e.deliveries, e.created_at < $1 AND NOT EXISTS (
+        "SELECT e.id, e.deliveries, e.among, e.created_at < $1 AND NOT EXISTS (
            SELECT 1 FROM webhook.delivery AS d WHERE d.event_id = e.id AND (d.state = 0 OR d.completed_at >= $1)
          ) AND NOT EXISTS (SELECT 1 FROM webhook.fan_out AS f WHERE f.event_id = e.id) AS over
-         FROM webhook.event AS e WHERE e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4",
+         FROM (
+           SELECT i.*, sum(i.deliveries) OVER (ORDER BY i.id) - i.deliveries AS before, count(*) OVER () AS among FROM (
+             SELECT id, deliveries, created_at FROM webhook.event WHERE id > $2 AND id < $3 ORDER BY id LIMIT $4
+           ) AS i
+         ) AS e WHERE e.before < $5 ORDER BY e.id",
     )
     .bind(ended_before.as_millis())
     .bind(cursor.map_or(Uuid::nil(), EventId::as_uuid))
     .bind(below.as_uuid())
     .bind(i64::from(limit))
+    .bind(VISITED_DELIVERIES)
     .persistent(conn.persistent)
     .fetch_all(&mut *conn.inner)
     .await?;
-    let (mut over, mut deliveries, mut seen, mut last) = (Vec::new(), 0, 0, None);
+    let (mut over, mut deliveries, mut seen, mut among, mut last) = (Vec::new(), 0, 0, 0, None);
     for row in &visited {
         let id = rows::id(row, "id")?;
+        among = rows::big_count(row, "among")?;
         (last, seen) = (Some(EventId::from_uuid(id)), seen + 1);
         if row.try_get("over")? {
             over.push(id);
@@ -153,7 +161,7 @@ async fn prune(conn: &mut Conn<'_>, request: PruneRequest) -> Result<PruneStep, 
         }
     }
     let events = delete_events(conn, over, ended_before).await?;
-    let more = seen < visited.len() || visited.len() == limit as usize;
+    let more = seen < among || among == u64::from(limit);
     Ok(PruneStep { events, cursor: last.filter(|_| more), more_keys })
 }
 

@@ -209,6 +209,31 @@ async fn deliveries_added_to_an_event_that_is_pruned_meanwhile_are_not_left_alon
     }
 }
 
+/// Events with many deliveries that are still open are looked at few at a time: each of them is read.
+#[tokio::test]
+async fn a_step_of_pruning_looks_at_a_bounded_number_of_deliveries() {
+    const EVENTS: u64 = 7;
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (subscription, generation) = subscribe(&store, 1).await;
+    for number in 2..2 + EVENTS {
+        accept(&store, unit(subscription, generation, number)).await;
+    }
+    let host = scene.host().await;
+    sqlx::query("UPDATE webhook.event SET deliveries = 20000").execute(&host).await.expect("it updates");
+    let mut request = PruneRequest { ended_before: at(100_000), now: at(100_000), cursor: None, limit: 100 };
+    let mut last = Vec::new();
+    loop {
+        let step = store.prune(request).await.expect("it works");
+        assert_eq!(step.events, 0);
+        request.cursor = step.cursor;
+        let Some(cursor) = step.cursor else { break };
+        last.push(cursor.as_uuid());
+    }
+    // Three by three, and the rest.
+    assert_eq!(last, [uuid(4), uuid(7)]);
+}
+
 #[tokio::test]
 async fn retry_waits_for_nobody_who_claims() {
     let scene = Scene::new();
