@@ -77,8 +77,7 @@ async fn record_with_effects(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Ou
     let gone = outcomes.iter().filter(|outcome| outcome.effect == TargetEffect::DisableGone);
     let gone: Vec<&TenantId> = gone.map(|outcome| &outcome.tenant).collect();
     if !gone.is_empty() {
-        // It is told again if the lock is not to be had soon, and others use the connection meanwhile.
-        tenant::lock_all(conn, gone.into_iter(), tenant::HASTE).await?;
+        tenant::lock_all(conn, gone.into_iter()).await?;
     }
     let done = update(conn, now, outcomes).await?;
     apply_effects(conn, now, outcomes, &done).await?;

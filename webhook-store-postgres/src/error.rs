@@ -59,7 +59,9 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(database) => {
-            database.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
+            // And one on which somebody left a transaction that failed.
+            let broken = |code: &str| code.starts_with("57P") || code.starts_with("08") || code == "25P02";
+            database.code().is_some_and(|code| broken(&code))
         }
         _ => false,
     }
@@ -94,9 +96,9 @@ fn classify(error: sqlx::Error) -> StoreError {
                 StoreError::Schema(format!("{}; run the migrations", database.message()))
             }
             "XX001" | "XX002" => StoreError::Corrupt(error.to_string()),
-            // Read-only (a standby, or one that was demoted), a cancelled statement, a lock that was not to be had, a
+            // Read-only (a standby, or one that was demoted), in a transaction that failed before, a cancelled statement, a lock that was not to be had, a
             // database that is dropped or starts up.
-            "25006" | "57014" | "55P03" | "55006" => StoreError::Unavailable(Box::new(error)),
+            "25006" | "25P02" | "57014" | "55P03" | "55006" => StoreError::Unavailable(Box::new(error)),
             // Connections, rollbacks by deadlock or serialization, resources, operators, the system below.
             code if ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
                 StoreError::Unavailable(Box::new(error))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr, Transaction};
 use tokio::time::Instant;
+use webhook_core::StoreError;
 
 use crate::error::Fault;
 use crate::options::settings;
@@ -152,8 +153,12 @@ impl Session {
             sql.push_str("SET LOCAL synchronous_commit = off;");
         }
         let prepare = if pooled { Prepare::Once } else { Prepare::Keep };
-        let begun = pool.begin_with(AssertSqlSafe(sql).into_sql_str()).await;
+        // In a task of its own, which the caller's going away does not end: until it is answered, sqlx knows of no
+        // transaction, and would give the connection to the next caller with the transaction open.
+        let pool = pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(sql).into_sql_str()).await }).await;
         unanswered.answered();
+        let begun = begun.map_err(|lost| StoreError::Unavailable(Box::new(lost)))?;
         Ok(Self::Transaction(begun?, prepare, Unanswered::new(trust)))
     }
 

@@ -13,6 +13,7 @@ use crate::error::{Fault, breaks_connection, is_read_only};
 use crate::progress::Progress;
 use crate::search::Searches;
 use crate::session::{Begin, Conn, Session, Trust};
+use crate::tenant::Line;
 use crate::{MigrationStatus, OpenError, PostgresStoreOptions, event, notifier, schema, subscription};
 
 /// Connections that are in use when the store is closed are waited for no longer than this.
@@ -27,6 +28,7 @@ pub struct PostgresStore {
     api: PgPool,
     worker: PgPool,
     pub(crate) searches: Searches,
+    pub(crate) line: Arc<Line>,
     trust: Trust,
 }
 
@@ -55,7 +57,8 @@ impl PostgresStore {
         let clock = PostgresClock::new(session.conn().inner).await.map_err(StoreError::from)?;
         session.commit().await.map_err(StoreError::from)?;
         let searches = Searches::new(options.api_connections());
-        Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, searches, trust })
+        let line = Arc::new(Line::new(options.api_connections()));
+        Ok(Self { options: Arc::new(options), clock, progress: Arc::default(), api, worker, searches, line, trust })
     }
 
     /// Brings the schema up to date. Any number of processes may do so at the same time, and others may go on working

@@ -16,6 +16,7 @@ use webhook_core::{
 use crate::error::Fault;
 use crate::session::Conn;
 use crate::store::PostgresStore;
+use crate::tenant::Turn;
 use crate::{key, rows, tenant};
 
 #[async_trait]
@@ -25,15 +26,27 @@ impl SubscriptionStore for PostgresStore {
         record: &SubscriptionRecord,
         key: Option<&KeyedAnswer>,
     ) -> Result<Inserted, StoreError> {
-        let mut session = self.writer().await?;
-        let inserted = insert(&mut session.conn(), record, key).await;
-        self.end(session, inserted).await
+        let mut turns = self.line.turns(&record.tenant);
+        loop {
+            let turn = turns.next().await?;
+            let mut session = self.writer().await?;
+            let inserted = insert(&mut session.conn(), record, key, turn).await;
+            if let Some(inserted) = self.end(session, inserted).await? {
+                return Ok(inserted);
+            }
+        }
     }
 
     async fn update_subscription(&self, record: &SubscriptionRecord) -> Result<Updated, StoreError> {
-        let mut session = self.writer().await?;
-        let updated = update(&mut session.conn(), record).await;
-        self.end(session, updated).await
+        let mut turns = self.line.turns(&record.tenant);
+        loop {
+            let turn = turns.next().await?;
+            let mut session = self.writer().await?;
+            let updated = update(&mut session.conn(), record, turn).await;
+            if let Some(updated) = self.end(session, updated).await? {
+                return Ok(updated);
+            }
+        }
     }
 
     async fn delete_subscription(
@@ -42,9 +55,15 @@ impl SubscriptionStore for PostgresStore {
         id: SubscriptionId,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut session = self.writer().await?;
-        let deleted = delete(&mut session.conn(), tenant, id, now).await;
-        self.end(session, deleted).await
+        let mut turns = self.line.turns(tenant);
+        loop {
+            let turn = turns.next().await?;
+            let mut session = self.writer().await?;
+            let deleted = delete(&mut session.conn(), tenant, id, now, turn).await;
+            if let Some(deleted) = self.end(session, deleted).await? {
+                return Ok(deleted);
+            }
+        }
     }
 
     async fn subscriptions(&self, ids: &[(TenantId, SubscriptionId)]) -> Result<Vec<SubscriptionRecord>, StoreError> {
@@ -159,20 +178,24 @@ async fn next_generation(conn: &mut Conn<'_>, tenant: &TenantId) -> Result<Gener
     Ok(Generation::new(next))
 }
 
+/// None when it was not its turn.
 async fn insert(
     conn: &mut Conn<'_>,
     record: &SubscriptionRecord,
     key: Option<&KeyedAnswer>,
-) -> Result<Inserted, Fault> {
+    turn: Turn,
+) -> Result<Option<Inserted>, Fault> {
     if let Some(keyed) = key {
         key::lock(conn, std::iter::once((&record.tenant, &keyed.key))).await?;
     }
-    tenant::lock(conn, &record.tenant).await?;
+    if !tenant::lock(conn, &record.tenant, turn).await? {
+        return Ok(None);
+    }
     let named = key.iter().map(|keyed| (&record.tenant, &keyed.key));
     let stored = key::stored(conn, named).await?.into_iter().find(|stored| stored.expires_at > record.created_at);
     if let (Some(stored), Some(keyed)) = (stored, key) {
         let same = stored.fingerprint == keyed.key.fingerprint;
-        return Ok(if same { Inserted::Repeated(Sealed::from_bytes(stored.answer)) } else { Inserted::Conflict });
+        return Ok(Some(if same { Inserted::Repeated(Sealed::from_bytes(stored.answer)) } else { Inserted::Conflict }));
     }
     let generation = next_generation(conn, &record.tenant).await?;
     sqlx::query(
@@ -203,11 +226,14 @@ async fn insert(
         };
         key::remember(conn, &[stored]).await?;
     }
-    Ok(Inserted::Created(generation))
+    Ok(Some(Inserted::Created(generation)))
 }
 
-async fn update(conn: &mut Conn<'_>, record: &SubscriptionRecord) -> Result<Updated, Fault> {
-    tenant::lock(conn, &record.tenant).await?;
+/// None when it was not its turn.
+async fn update(conn: &mut Conn<'_>, record: &SubscriptionRecord, turn: Turn) -> Result<Option<Updated>, Fault> {
+    if !tenant::lock(conn, &record.tenant, turn).await? {
+        return Ok(None);
+    }
     let version: Option<i64> = sqlx::query_scalar(
         "SELECT version FROM webhook.subscription WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL",
     )
@@ -217,8 +243,8 @@ async fn update(conn: &mut Conn<'_>, record: &SubscriptionRecord) -> Result<Upda
     .fetch_optional(&mut *conn.inner)
     .await?;
     match version {
-        None => return Ok(Updated::Missing),
-        Some(version) if version != record.version.get() => return Ok(Updated::Changed),
+        None => return Ok(Some(Updated::Missing)),
+        Some(version) if version != record.version.get() => return Ok(Some(Updated::Changed)),
         Some(_) => {}
     }
     let generation = next_generation(conn, &record.tenant).await?;
@@ -238,11 +264,20 @@ async fn update(conn: &mut Conn<'_>, record: &SubscriptionRecord) -> Result<Upda
     .bind(record.updated_at.as_millis())
     .persistent(conn.persistent).execute(&mut *conn.inner)
     .await?;
-    Ok(Updated::Done(generation))
+    Ok(Some(Updated::Done(generation)))
 }
 
-async fn delete(conn: &mut Conn<'_>, tenant: &TenantId, id: SubscriptionId, now: Timestamp) -> Result<bool, Fault> {
-    tenant::lock(conn, tenant).await?;
+/// None when it was not its turn.
+async fn delete(
+    conn: &mut Conn<'_>,
+    tenant: &TenantId,
+    id: SubscriptionId,
+    now: Timestamp,
+    turn: Turn,
+) -> Result<Option<bool>, Fault> {
+    if !tenant::lock(conn, tenant, turn).await? {
+        return Ok(None);
+    }
     let found = sqlx::query("SELECT 1 FROM webhook.subscription WHERE id = $1 AND tenant = $2 AND deleted_at IS NULL")
         .bind(id.as_uuid())
         .bind(tenant.as_str())
@@ -250,7 +285,7 @@ async fn delete(conn: &mut Conn<'_>, tenant: &TenantId, id: SubscriptionId, now:
         .fetch_optional(&mut *conn.inner)
         .await?;
     if found.is_none() {
-        return Ok(false);
+        return Ok(Some(false));
     }
     let generation = next_generation(conn, tenant).await?;
     sqlx::query(
@@ -262,7 +297,7 @@ async fn delete(conn: &mut Conn<'_>, tenant: &TenantId, id: SubscriptionId, now:
     .persistent(conn.persistent)
     .execute(&mut *conn.inner)
     .await?;
-    Ok(true)
+    Ok(Some(true))
 }
 
 async fn list(conn: &mut Conn<'_>, tenant: &TenantId, page: PageRequest) -> Result<Page<SubscriptionRecord>, Fault> {

@@ -248,11 +248,14 @@ async fn a_key_used_again_gives_the_first_event_and_another_body_is_a_conflict()
     assert_eq!(engine.accepted().await, 1);
 }
 
-/// The host's transaction keeps changes to its tenant's subscriptions waiting: one that was asked for, and one that a 410
-/// brings. What waits behind them, and in a batch with them, goes on.
+/// The host's transaction keeps changes to its tenant's subscriptions waiting: more of them than there are connections,
+/// and one that a 410 brings. What would wait behind them, for a connection or in a batch with them, goes on.
 #[tokio::test]
 async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
     const SOON: Duration = Duration::from_secs(4);
+    const CHANGES: usize = 60;
+    const IN_LINE: &str = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'";
     let transport = RecordingTransport::new().answering(|request| {
         let gone = request.url.path() == "/gone";
         Ok(OutboundResponse::new(if gone { StatusCode::GONE } else { StatusCode::OK }))
@@ -270,10 +273,14 @@ async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
     let mut transaction = engine.host.begin().await.expect("it begins");
     let prepared = engine.webhooks.prepare(&slow, event("0")).await.expect("it prepares");
     PostgresStore::emit_in(&mut transaction, &prepared).await.expect("it emits");
-    let change = tokio::spawn({
-        let (webhooks, slow) = (engine.webhooks.clone(), slow.clone());
-        async move { webhooks.subscribe(&slow, SubscriptionDraft::new("https://example.com/new")).await }
-    });
+    let changes: Vec<_> = (0..CHANGES)
+        .map(|_| {
+            let (webhooks, slow) = (engine.webhooks.clone(), slow.clone());
+            tokio::spawn(
+                async move { webhooks.subscribe(&slow, SubscriptionDraft::new("https://example.com/new")).await },
+            )
+        })
+        .collect();
     wait_for_the_lock(&engine.host).await;
     let emit = async |tenant| {
         let emitted = tokio::time::timeout(SOON, engine.webhooks.emit(tenant, event("1"))).await;
@@ -294,15 +301,19 @@ async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
             }
         };
         tokio::time::timeout(SOON, delivered).await.expect("it is recorded meanwhile");
+        let held = sqlx::query_scalar::<_, i64>(IN_LINE).fetch_one(&engine.host).await.expect("it answers");
+        assert!(held <= 3, "{held} connections wait, two of them for callers");
     }
     let disabled = async || {
         let subscription = engine.webhooks.subscription(&slow, gone).await.expect("it is there");
         subscription.disabled == Some(DisabledReason::Gone)
     };
-    assert!(!change.is_finished() && !disabled().await);
+    assert!(changes.iter().all(|change| !change.is_finished()) && !disabled().await);
 
     transaction.commit().await.expect("it commits");
-    change.await.expect("it ends").expect("it subscribes");
+    for change in changes {
+        change.await.expect("it ends").expect("it subscribes");
+    }
     while !disabled().await {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -1,6 +1,7 @@
 //! Accepts events: one transaction for all that come while the last one commits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Emitted, Prepared};
 use crate::context::Context;
@@ -13,7 +14,10 @@ use crate::{Error, Generation, GroupCommit, Hint, StoreError, TenantId};
 /// One transaction weighs at most so much: an event counts one, so does a delivery, and so do 4 KiB of payload.
 const BATCH_WEIGHT: usize = 4096;
 /// How often an event is matched again when subscriptions keep changing under it.
-const MATCHES: usize = 16;
+const MATCHES: u32 = 16;
+/// After the first few times it waits longer each time, 1.6 s in all: a burst of changes is over by then.
+const MATCHES_AT_ONCE: u32 = 4;
+const MATCHING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Accepts events in batches and hands their deliveries to the local worker, or wakes it.
 #[derive(Debug)]
@@ -39,7 +43,7 @@ impl Emitter {
 
     /// Accepts the events, matching them again as long as subscriptions change in between.
     pub(crate) async fn accept(&self, mut prepared: Prepared) -> Result<Vec<Result<Emitted, Error>>, Error> {
-        for _ in 0..MATCHES {
+        for times in 1..=MATCHES {
             let reserved = self.worker.reserve(&mut prepared);
             let unit = prepared.unit().clone();
             let weight =
@@ -49,6 +53,7 @@ impl Emitter {
                 AcceptOutcome::Done(outcomes) => return Ok(outcomes.into_iter().map(Emitted::try_from).collect()),
                 AcceptOutcome::Conflict => return Err(Conflict::KeyReused.into()),
                 AcceptOutcome::Stale => {
+                    tokio::time::sleep(MATCHING_PAUSE * times.saturating_sub(MATCHES_AT_ONCE)).await;
                     prepared = self.match_again(prepared).await?;
                 }
             }

@@ -182,8 +182,10 @@ async fn while_postgres_is_frozen_every_call_is_refused_in_time() {
         ("POST", format!("/webhook/{path}"), json!({})),
         ("DELETE", format!("/api/paths/{path}"), Value::Null),
     ];
-    // One of each, so that there are connections for all of them.
-    join_all((0..40).map(|_| async { server.client().get("/subscriptions").await.unwrap().expect(200) })).await;
+    let creating = ("POST", "/subscriptions".into(), json!({"target_url": "https://example.com/other"}));
+    let calls = [calls, vec![creating; 20]].concat();
+    // So that there are connections for all of them.
+    join_all((0..60).map(|_| async { server.client().get("/subscriptions").await.unwrap().expect(200) })).await;
 
     postgres.pause();
     let began = Instant::now();
@@ -205,6 +207,9 @@ async fn while_postgres_is_frozen_every_call_is_refused_in_time() {
         (server.client().get("/subscriptions").await.unwrap().status == 200).then_some(())
     })
     .await;
+    // A caller that was told so has not left a transaction to the next one.
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+    until("no transaction is left", async || (postgres.sql(&postgres.url(), open).trim() == "0").then_some(())).await;
     server.stop().await;
 }
 
