@@ -96,8 +96,8 @@ fn classify(error: sqlx::Error) -> StoreError {
                 StoreError::Schema(format!("{}; run the migrations", database.message()))
             }
             "XX001" | "XX002" => StoreError::Corrupt(error.to_string()),
-            // Read-only (a standby, or one that was demoted), in a transaction that failed before, a cancelled statement, a lock that was not to be had, a
-            // database that is dropped or starts up.
+            // Read-only (a standby, or one that was demoted), in a transaction that failed before, a cancelled statement,
+            // a lock that was not to be had, a database that is dropped or starts up.
             "25006" | "25P02" | "57014" | "55P03" | "55006" => StoreError::Unavailable(Box::new(error)),
             // Connections, rollbacks by deadlock or serialization, resources, operators, the system below.
             code if ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {

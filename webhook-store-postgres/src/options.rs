@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor};
 
 use crate::OpenError;
-use crate::session::Trust;
+use crate::session::{Trust, answers, is_in_order};
 
 /// Where the database is and how it is used.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl PostgresStoreOptions {
     }
 
     fn pool(&self, connections: u32, trust: &Trust) -> PgPoolOptions {
-        let (pooled, trust) = (self.pooled, trust.clone());
+        let (pooled, trust, released) = (self.pooled, trust.clone(), trust.clone());
         PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(self.acquire_timeout)
@@ -126,10 +126,16 @@ impl PostgresStoreOptions {
                 let (outgrown, doubtful) = (trust.is_outgrown(&meta), trust.is_doubtful(&meta));
                 Box::pin(async move {
                     if doubtful && !outgrown {
-                        sqlx::Connection::ping(connection).await?;
+                        answers(connection).await?;
                     }
                     Ok(!outgrown)
                 })
+            })
+            .after_release(move |connection, meta| {
+                // Most were answered. Of the others sqlx alone would wait for an answer for ever, and nobody could have
+                // another connection instead.
+                let doubtful = released.is_doubtful(&meta);
+                Box::pin(async move { if doubtful { is_in_order(connection).await } else { Ok(true) } })
             })
             .after_connect(move |connection, _| {
                 Box::pin(async move {

@@ -1,18 +1,24 @@
 //! A connection for one call: as it is, or inside a transaction.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr, Transaction};
-use tokio::time::Instant;
-use webhook_core::StoreError;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Row, SqlSafeStr, Transaction};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 
 use crate::error::Fault;
 use crate::options::settings;
 
 /// After a connection broke, for so long each is asked whether it still works before it is used.
 const DOUBT: Duration = Duration::from_secs(30);
+
+/// An idle connection has so long to say that it still works.
+const SOON: Duration = Duration::from_secs(1);
+/// One that was given back without an answer has so long to give it.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A session keeps the default for reading only with which it began. While the database refuses to be written to, all
 /// connections are made anew so often at most.
@@ -77,13 +83,13 @@ impl<'c> Conn<'c> {
 #[derive(Debug)]
 pub(crate) enum Session {
     /// Each statement is a transaction.
-    Plain(PoolConnection<Postgres>, Unanswered),
+    Plain(Unanswered, PoolConnection<Postgres>),
     /// All statements are one transaction, which [`Session::commit`] commits.
-    Transaction(Transaction<'static, Postgres>, Prepare, Unanswered),
+    Transaction(Unanswered, Transaction<'static, Postgres>, Prepare),
 }
 
 /// Something was asked on a connection. Whoever drops this without an answer has waited in vain: the network may have
-/// forgotten other connections too.
+/// forgotten other connections too. It is dropped before the connection, which [`is_in_order`] then looks at.
 #[derive(Debug)]
 pub(crate) struct Unanswered(Option<Trust>);
 
@@ -103,6 +109,32 @@ impl Drop for Unanswered {
             trust.lose();
         }
     }
+}
+
+/// Whether an idle connection still answers.
+///
+/// # Errors
+///
+/// When it does not, or not soon: the others have to be asked in the same time.
+pub(crate) async fn answers(connection: &mut PgConnection) -> sqlx::Result<()> {
+    timeout(SOON, connection.ping()).await.unwrap_or_else(late)
+}
+
+/// Whether somebody else can use a connection that is given back: it answers, and no transaction is open on it. Who gives
+/// up while a transaction begins leaves one open, of which sqlx does not know.
+///
+/// # Errors
+///
+/// When it does not answer, or not within some seconds.
+pub(crate) async fn is_in_order(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    // Within the first statement of a transaction both are the same.
+    let open = sqlx::raw_sql("SELECT transaction_timestamp() < statement_timestamp()").fetch_one(connection);
+    let open: bool = timeout(GRACE, open).await.unwrap_or_else(late)?.try_get(0)?;
+    Ok(!open)
+}
+
+fn late<T>(_: Elapsed) -> sqlx::Result<T> {
+    Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }
 
 /// What becomes of prepared statements.
@@ -126,8 +158,8 @@ pub(crate) enum Begin {
 impl Session {
     pub(crate) fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Plain(connection, _) => Conn { inner: connection, persistent: true },
-            Self::Transaction(transaction, prepare, _) => {
+            Self::Plain(_, connection) => Conn { inner: connection, persistent: true },
+            Self::Transaction(_, transaction, prepare) => {
                 Conn { inner: transaction, persistent: *prepare == Prepare::Keep }
             }
         }
@@ -136,14 +168,13 @@ impl Session {
     /// For a single statement. Behind a pooler it needs a transaction all the same.
     pub(crate) async fn plain(pool: &PgPool, pooled: bool, trust: &Trust) -> Result<Self, Fault> {
         match pooled {
-            false => Ok(Self::Plain(pool.acquire().await?, Unanswered::new(trust))),
+            false => Ok(Self::Plain(Unanswered::new(trust), pool.acquire().await?)),
             true => Self::transaction(pool, pooled, Begin::Durable, trust).await,
         }
     }
 
     /// For several statements.
     pub(crate) async fn transaction(pool: &PgPool, pooled: bool, begin: Begin, trust: &Trust) -> Result<Self, Fault> {
-        let mut unanswered = Unanswered::new(trust);
         // Whatever the database's default is: what is read after a lock has to be what stands then.
         let mut sql = String::from("BEGIN ISOLATION LEVEL READ COMMITTED;");
         if pooled {
@@ -153,25 +184,23 @@ impl Session {
             sql.push_str("SET LOCAL synchronous_commit = off;");
         }
         let prepare = if pooled { Prepare::Once } else { Prepare::Keep };
-        // In a task of its own, which the caller's going away does not end: until it is answered, sqlx knows of no
-        // transaction, and would give the connection to the next caller with the transaction open.
-        let pool = pool.clone();
-        let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(sql).into_sql_str()).await }).await;
+        let mut begun = pin!(pool.begin_with(AssertSqlSafe(sql).into_sql_str()));
+        let mut unanswered = Unanswered::new(trust);
+        let begun = begun.as_mut().await;
         unanswered.answered();
-        let begun = begun.map_err(|lost| StoreError::Unavailable(Box::new(lost)))?;
-        Ok(Self::Transaction(begun?, prepare, Unanswered::new(trust)))
+        Ok(Self::Transaction(Unanswered::new(trust), begun?, prepare))
     }
 
     /// What was asked has been answered, well or badly.
     pub(crate) fn answered(&mut self) {
         match self {
-            Self::Plain(_, unanswered) | Self::Transaction(_, _, unanswered) => unanswered.answered(),
+            Self::Plain(unanswered, _) | Self::Transaction(unanswered, ..) => unanswered.answered(),
         }
     }
 
     /// Drops the connection instead of giving it back.
     pub(crate) fn discard(self) {
-        if let Self::Plain(connection, _) = self {
+        if let Self::Plain(_, connection) = self {
             drop(connection.detach());
         }
     }
@@ -179,11 +208,11 @@ impl Session {
     /// Commits, where there is a transaction.
     pub(crate) async fn commit(self) -> Result<(), Fault> {
         match self {
-            Self::Plain(_, mut unanswered) => {
+            Self::Plain(mut unanswered, _) => {
                 unanswered.answered();
                 Ok(())
             }
-            Self::Transaction(transaction, _, mut unanswered) => {
+            Self::Transaction(mut unanswered, transaction, _) => {
                 let committed = transaction.commit().await;
                 unanswered.answered();
                 Ok(committed?)

@@ -242,6 +242,61 @@ async fn after_one_call_without_an_answer_no_other_forgotten_connection_is_trust
     panic!("no connection works again");
 }
 
+/// All of them were in use when the network forgot them, half of them while a transaction began. The calls were given up, and
+/// the connections too, soon after: the pool would have no place for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_were_in_use_when_the_network_forgot_them_are_replaced() {
+    const SOON: Duration = Duration::from_secs(15);
+    let server = PostgresServer::start();
+    let proxy = FaultProxy::start(server.addr());
+    let store = PostgresStore::open(&proxy.rewrite(&server.url())).await.expect("it opens");
+    let (subscription, _) = subscribe(&store, 1).await;
+    let generation = store.generations(&[TenantId::default()]).await.expect("it works")[0];
+    join_all((0..64).map(|_| store.ping())).await;
+    proxy.strand();
+    let tenants = [TenantId::default()];
+    let units: Vec<_> = (0..32).map(|n| [unit(subscription, generation, n)]).collect();
+    let calls = units.iter().map(|unit| async {
+        tokio::join!(
+            tokio::time::timeout(Duration::from_secs(1), store.generations(&tenants)),
+            tokio::time::timeout(Duration::from_secs(1), store.accept(at(0), unit)),
+            tokio::time::timeout(Duration::from_secs(1), claim(&store, at(0), 1)),
+        )
+    });
+    let calls = join_all(calls).await;
+    assert!(calls.iter().all(|(read, accepted, _)| read.is_err() && accepted.is_err()), "{calls:?}");
+    let works = async {
+        loop {
+            let (read, accepted) = tokio::join!(store.generations(&tenants), store.accept(at(0), &units[0]));
+            if read.is_ok() && accepted.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, works).await.expect("others have taken their place");
+}
+
+/// Who gives up while a transaction begins leaves it open: nobody else gets that connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_was_given_up_while_it_began_is_not_left_to_the_next_caller() {
+    const OPEN: &str = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+    let server = PostgresServer::start();
+    let store = PostgresStore::open(&server.url()).await.expect("it opens");
+    join_all((0..64).map(|_| store.ping())).await;
+    server.pause();
+    let given_up = (0..20).map(|n| tokio::time::timeout(Duration::from_millis(300), subscribe(&store, n)));
+    assert!(join_all(given_up).await.iter().all(Result::is_err));
+    server.resume();
+    let closed = async {
+        while server.sql(&server.url(), OPEN).trim() != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("none stays open");
+    subscribe(&store, 100).await;
+    assert_eq!(server.sql(&server.url(), "SELECT count(*) FROM webhook.subscription").trim(), "1", "it is committed");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_isolation_the_database_has_by_default_everything_works() {
     const CALLERS: u64 = 8;
