@@ -58,6 +58,8 @@ struct TargetState {
     /// No token before then.
     dry_until: Option<Timestamp>,
     paused_until: Option<Timestamp>,
+    /// See [`Admission::close`].
+    closed: bool,
     touched: Timestamp,
 }
 
@@ -74,12 +76,16 @@ impl TargetState {
             limit: None,
             dry_until: None,
             paused_until: None,
+            closed: false,
             touched: now,
         }
     }
 
     /// How many more it may have when slow targets together may have `slow` more.
     fn room(&self, slow: SlowRoom) -> u32 {
+        if self.closed {
+            return 0;
+        }
         let room = self.window.min(self.cap).saturating_sub(self.in_flight);
         // A slow target gets one, so that it can prove to be fast again.
         let floor = if self.in_flight == 0 { slow.floor } else { 0 };
@@ -120,6 +126,19 @@ impl Drop for Seat {
     }
 }
 
+/// A target that gets nothing more until this is dropped.
+#[derive(Debug)]
+pub(super) struct Closed {
+    admission: Arc<Admission>,
+    target: TargetId,
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.admission.open(self.target);
+    }
+}
+
 impl Admission {
     pub(super) fn new(options: &Options, alarm: Arc<Alarm>) -> Self {
         let slow_slots = u32::try_from(options.concurrency / 2).unwrap_or(u32::MAX).max(1);
@@ -141,7 +160,8 @@ impl Admission {
         Some(self.seat(&mut state, target))
     }
 
-    /// A seat for a lease that was claimed within the room; none when the target turns out to allow fewer at once.
+    /// A seat for a lease that was claimed within the room; none when the target turns out to allow fewer at once, or none
+    /// any more.
     ///
     /// New events may have taken the room meanwhile. Where the target itself says how many it allows, the lease has to
     /// be given back; otherwise it is attempted all the same: giving back would be dearer than a few more at once.
@@ -149,7 +169,7 @@ impl Admission {
         let mut state = self.state();
         let entry = self.entry(&mut state, target, now);
         entry.cap = cap.unwrap_or(self.cap);
-        if cap.is_some() && entry.in_flight >= entry.cap {
+        if entry.closed || cap.is_some() && entry.in_flight >= entry.cap {
             entry.cut = true;
             return None;
         }
@@ -214,7 +234,7 @@ impl Admission {
     pub(super) fn room(&self, now: Timestamp) -> Room {
         let mut state = self.state();
         if state.targets.len() > CROWD {
-            state.targets.retain(|_, entry| entry.in_flight > 0 || now.since(entry.touched) < FORGET);
+            state.targets.retain(|_, entry| entry.in_flight > 0 || entry.closed || now.since(entry.touched) < FORGET);
         }
         let mut slow = self.slow_room(&state);
         let default = FIRST_WINDOW.min(self.cap).min(slow.left.max(slow.floor));
@@ -285,6 +305,25 @@ impl Admission {
     /// A pause ends; whether there was one.
     pub(super) fn resume(&self, target: TargetId) -> bool {
         self.state().targets.get_mut(&target).is_some_and(|entry| entry.paused_until.take().is_some())
+    }
+
+    /// A target wants nothing more, which the store does not know yet: nothing is given to it meanwhile. None when it is
+    /// closed already.
+    pub(super) fn close(self: &Arc<Self>, target: TargetId, now: Timestamp) -> Option<Closed> {
+        let mut state = self.state();
+        let entry = self.entry(&mut state, target, now);
+        let closed = std::mem::replace(&mut entry.closed, true);
+        (!closed).then(|| Closed { admission: Arc::clone(self), target })
+    }
+
+    fn open(&self, target: TargetId) {
+        let mut state = self.state();
+        let Some(entry) = state.targets.get_mut(&target) else { return };
+        entry.closed = false;
+        if std::mem::take(&mut entry.cut) {
+            drop(state);
+            self.alarm.ring_without_hint();
+        }
     }
 
     fn entry<'a>(&self, state: &'a mut State, target: TargetId, now: Timestamp) -> &'a mut TargetState {

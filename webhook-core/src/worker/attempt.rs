@@ -175,14 +175,24 @@ impl Worker {
         lease: Lease,
         attempt: Attempt,
         next: NextStep,
-        effect: TargetEffect,
+        mut effect: TargetEffect,
         abort: &CancellationToken,
     ) {
         crate::metrics::attempted(&attempt);
+        let mut closed = None;
+        if effect == TargetEffect::DisableGone {
+            // It may have to wait for whoever works with the tenant's subscriptions. One of them does; the others would
+            // fill the slots meanwhile.
+            closed = self.admission.close(lease.target.id(), self.context.now());
+            if closed.is_none() {
+                effect = TargetEffect::None;
+            }
+        }
         let mut outcome = Outcome::new(lease.tenant.clone(), lease.delivery, lease.token, next);
         outcome.attempt = Some(Arc::new(attempt));
         outcome.effect = effect;
         let recorded = self.recorder.record(outcome, lease.until, abort).await;
+        drop(closed);
         self.held().remove(&lease.delivery);
         match recorded {
             Some(Recorded::Done) => {}
