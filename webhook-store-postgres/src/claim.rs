@@ -123,19 +123,23 @@ const WALK_ON_LINES: &str = "WITH RECURSIVE walk (line, due, step, found) AS (
 
 /// Leases that were lost.
 #[derive(Clone, Copy, Default)]
-struct Rescued {
+pub(crate) struct Rescued {
     lost: u32,
     exhausted: u32,
     /// There may be more of them.
-    more: bool,
+    pub(crate) more: bool,
 }
 
-pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimRequest<'_>) -> Result<Claimed, Fault> {
-    let mut rescued = Rescued::default();
-    if let Some(floor) = progress.rescue(ask.now) {
-        rescued = rescue(conn, ask, Over::Since(floor)).await?;
-        progress.rescued(ask.now, rescued.more);
-    }
+/// What was claimed, and what was rescued where lost leases were looked for.
+pub(crate) async fn claim(
+    conn: &mut Conn<'_>,
+    progress: &Progress,
+    ask: &ClaimRequest<'_>,
+) -> Result<(Claimed, Option<Rescued>), Fault> {
+    let rescued = match progress.rescue(ask.now) {
+        Some(floor) => Some(rescue(conn, ask, Over::Since(floor)).await?),
+        None => None,
+    };
     let mut floor = progress.floor(ask.now);
     let mut choice = Choice::new(ask);
     let (mut oldest, mut all) = oldest_from(conn, progress, &mut choice, floor).await?;
@@ -168,7 +172,8 @@ pub(crate) async fn claim(conn: &mut Conn<'_>, progress: &Progress, ask: &ClaimR
     let leases = choice.lease(conn).await?;
     // Who got all that was asked for asks again anyway.
     let next_due = if leases.len() < ask.limit as usize { next_due(conn, ask).await? } else { None };
-    Ok(Claimed { leases, cursor, next_due, lost: rescued.lost, exhausted: rescued.exhausted })
+    let Rescued { lost, exhausted, .. } = rescued.unwrap_or_default();
+    Ok((Claimed { leases, cursor, next_due, lost, exhausted }, rescued))
 }
 
 /// What is due first from the floor on, and whether that is all there is.

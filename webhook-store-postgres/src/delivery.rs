@@ -12,7 +12,8 @@ use crate::error::Fault;
 use crate::fan_out::{self, rows_between};
 use crate::session::{Begin, Conn};
 use crate::store::PostgresStore;
-use crate::{claim, rows, subscription, tenant};
+use crate::tenant::{self, Line};
+use crate::{claim, rows, subscription};
 
 #[async_trait]
 impl DeliveryStore for PostgresStore {
@@ -26,7 +27,12 @@ impl DeliveryStore for PostgresStore {
             claim::claim(&mut conn, &self.progress, &request).await
         };
         let claimed = claimed.await;
-        self.end(session, claimed).await
+        let (claimed, rescued) = self.end(session, claimed).await?;
+        if let Some(rescued) = rescued {
+            // Not before it is committed: what is rolled back is found again.
+            self.progress.rescued(request.now, rescued.more);
+        }
+        Ok(claimed)
     }
 
     async fn claim_ids(&self, request: ClaimRequest<'_>, ids: &[DeliveryId]) -> Result<Claimed, StoreError> {
@@ -52,7 +58,7 @@ impl DeliveryStore for PostgresStore {
             return Ok(recorded(outcomes, &done));
         }
         let mut session = self.worker_writer(Begin::Durable).await?;
-        let done = record_with_effects(&mut session.conn(), now, outcomes).await;
+        let done = record_with_effects(&mut session.conn(), now, outcomes, &self.line).await;
         let done = self.end(session, done).await?;
         Ok(recorded(outcomes, &done))
     }
@@ -72,12 +78,17 @@ fn recorded(outcomes: &[Outcome], done: &Done) -> Vec<Recorded> {
     (0..outcomes.len()).map(one).collect()
 }
 
-async fn record_with_effects(conn: &mut Conn<'_>, now: Timestamp, outcomes: &[Outcome]) -> Result<Done, Fault> {
+async fn record_with_effects(
+    conn: &mut Conn<'_>,
+    now: Timestamp,
+    outcomes: &[Outcome],
+    line: &Line,
+) -> Result<Done, Fault> {
     // Before any row is locked: who changes a subscription locks the tenant first.
     let gone = outcomes.iter().filter(|outcome| outcome.effect == TargetEffect::DisableGone);
     let gone: Vec<&TenantId> = gone.map(|outcome| &outcome.tenant).collect();
     if !gone.is_empty() {
-        tenant::lock_all(conn, gone.into_iter()).await?;
+        tenant::lock_all(conn, gone.into_iter(), line).await?;
     }
     let done = update(conn, now, outcomes).await?;
     apply_effects(conn, now, outcomes, &done).await?;

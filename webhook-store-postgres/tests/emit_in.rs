@@ -5,8 +5,10 @@
 mod scene;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::StatusCode;
 use scene::Scene;
 use sqlx::{Connection as _, PgPool};
@@ -249,16 +251,22 @@ async fn a_key_used_again_gives_the_first_event_and_another_body_is_a_conflict()
 }
 
 /// The host's transaction keeps changes to its tenant's subscriptions waiting: more of them than there are connections,
-/// and one that a 410 brings. What would wait behind them, for a connection or in a batch with them, goes on.
+/// and one that many 410s bring. What would wait behind them, for a connection, a slot or in a batch with them, goes on.
 #[tokio::test]
 async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
     const SOON: Duration = Duration::from_secs(4);
     const CHANGES: usize = 60;
+    /// More than the worker has slots and places.
+    const GONE: usize = 1500;
     const IN_LINE: &str = "SELECT count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'";
-    let transport = RecordingTransport::new().answering(|request| {
-        let gone = request.url.path() == "/gone";
-        Ok(OutboundResponse::new(if gone { StatusCode::GONE } else { StatusCode::OK }))
+    let closed = Arc::new(AtomicBool::new(false));
+    let transport = RecordingTransport::new().answering({
+        let closed = Arc::clone(&closed);
+        move |request| {
+            let gone = request.url.path() == "/gone" && closed.load(Ordering::Relaxed);
+            Ok(OutboundResponse::new(if gone { StatusCode::GONE } else { StatusCode::OK }))
+        }
     });
     let engine = Engine::with(transport).await;
     let (slow, other): (TenantId, TenantId) = ("slow".parse().expect("one"), "other".parse().expect("one"));
@@ -269,6 +277,14 @@ async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
     let gone = subscribe(&slow, "gone").await;
     subscribe(&other, "hook").await;
     let running = Running::start(&engine).await;
+    let emit = async |tenant| {
+        let emitted = tokio::time::timeout(SOON, engine.webhooks.emit(tenant, event("1"))).await;
+        emitted.expect("it is accepted meanwhile").expect("it is accepted").id
+    };
+    // It has proved to be fast: as much as any target may have at once.
+    join_all((0..GONE).map(|_| emit(&slow))).await;
+    engine.transport.wait_for(GONE).await;
+    closed.store(true, Ordering::Relaxed);
 
     let mut transaction = engine.host.begin().await.expect("it begins");
     let prepared = engine.webhooks.prepare(&slow, event("0")).await.expect("it prepares");
@@ -282,12 +298,8 @@ async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
         })
         .collect();
     wait_for_the_lock(&engine.host).await;
-    let emit = async |tenant| {
-        let emitted = tokio::time::timeout(SOON, engine.webhooks.emit(tenant, event("1"))).await;
-        emitted.expect("it is accepted meanwhile").expect("it is accepted").id
-    };
-    emit(&slow).await;
-    let attempted = tokio::time::timeout(SOON, engine.transport.wait_for(1)).await;
+    join_all((0..GONE).map(|_| emit(&slow))).await;
+    let attempted = tokio::time::timeout(SOON, engine.transport.wait_for(GONE + 1)).await;
     attempted.expect("its endpoint is asked meanwhile, and wants no more");
     for _ in 0..10 {
         let id = emit(&other).await;
@@ -309,6 +321,8 @@ async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
         subscription.disabled == Some(DisabledReason::Gone)
     };
     assert!(changes.iter().all(|change| !change.is_finished()) && !disabled().await);
+    let asked = engine.transport.requests().iter().filter(|request| request.url.path() == "/gone").count();
+    assert!(asked < GONE + GONE / 2, "it is asked {asked} times though it said at once that it is gone");
 
     transaction.commit().await.expect("it commits");
     for change in changes {
@@ -317,6 +331,52 @@ async fn while_a_host_takes_its_time_only_changes_of_its_tenant_wait() {
     while !disabled().await {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    running.stop().await;
+}
+
+/// There is no moment without one of the hosts' transactions, each of which is longer than a change's first turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_get_their_turn_between_transactions_that_follow_each_other_without_a_gap() {
+    const HOSTS: u32 = 10;
+    const OPEN: Duration = Duration::from_millis(400);
+    const SOON: Duration = Duration::from_secs(10);
+    let transport = RecordingTransport::new().answering(|_| Ok(OutboundResponse::new(StatusCode::GONE)));
+    let engine = Arc::new(Engine::with(transport).await);
+    engine.subscribe("order.*").await;
+    let running = Running::start(&engine).await;
+    let mut hosts = tokio::task::JoinSet::new();
+    for host in 0..HOSTS {
+        let engine = Arc::clone(&engine);
+        hosts.spawn(async move {
+            // Each takes another time, so that those that waited for the same do not go on side by side.
+            let open = OPEN + OPEN * host / HOSTS;
+            loop {
+                let prepared = engine.prepare(NewEvent::new("invoice.paid".parse().expect("a type"), "1")).await;
+                let mut transaction = engine.host.begin().await.expect("it begins");
+                PostgresStore::emit_in(&mut transaction, &prepared).await.expect("it emits");
+                tokio::time::sleep(open).await;
+                transaction.commit().await.expect("it commits");
+            }
+        });
+    }
+    tokio::time::sleep(OPEN * 2).await;
+    for url in ["https://example.com/1", "https://example.com/2"] {
+        let draft = SubscriptionDraft::new(url).with_events(["other.*"]).expect("a pattern");
+        engine.webhooks.subscribe(&engine.tenant, draft).await.expect("it gets its turn within its patience");
+    }
+    // And so does one that a 410 brings.
+    engine.webhooks.emit(&engine.tenant, event("1")).await.expect("it emits");
+    let disabled = async {
+        loop {
+            let page = engine.webhooks.subscriptions(&engine.tenant, PageRequest::newest(10)).await.expect("it lists");
+            if page.items.iter().any(|subscription| subscription.disabled == Some(DisabledReason::Gone)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, disabled).await.expect("it is disabled");
+    hosts.shutdown().await;
     running.stop().await;
 }
 
