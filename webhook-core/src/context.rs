@@ -20,6 +20,9 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Upkeep may read much. A store that has its own limits has given up by then.
 const UPKEEP: Duration = Duration::from_secs(40);
 
+/// What a caller who searches is likely to wait for.
+const SEARCH: Duration = Duration::from_secs(60);
+
 /// The seams and limits of one engine.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -49,6 +52,14 @@ impl Context {
     /// ever. Like any unavailable store, it may have done what was asked.
     pub(crate) async fn in_time<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         within(ANSWER, call).await
+    }
+
+    /// The same for a search, which goes through much in small steps. A store that does not answer says so itself.
+    pub(crate) async fn searching<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        within(SEARCH, call).await
     }
 
     /// The same for upkeep, which nobody waits for.

@@ -74,9 +74,14 @@ impl Webhooks {
     pub async fn retry(&self, tenant: &TenantId, id: DeliveryId) -> Result<(), Error> {
         match self.context().in_time(self.context().store.retry(tenant, id, self.now())).await? {
             RetryOutcome::Done => {
-                let delivery = self.context().in_time(self.context().store.delivery(tenant, id)).await?;
-                if let Some(subscription) = delivery.and_then(|delivery| delivery.subscription_id) {
-                    self.worker().resume(subscription.into());
+                // It is done, whatever comes of this: a pause that this process remembers ends by itself too.
+                match self.context().in_time(self.context().store.delivery(tenant, id)).await {
+                    Ok(delivery) => {
+                        if let Some(subscription) = delivery.and_then(|delivery| delivery.subscription_id) {
+                            self.worker().resume(subscription.into());
+                        }
+                    }
+                    Err(error) => tracing::warn!(delivery = %id, %error, "a retried delivery was not read again"),
                 }
                 self.wake();
                 Ok(())

@@ -12,7 +12,7 @@ use webhook_core::{CaptureFilter, CapturedRequest, PathId, StoreError, TenantId}
 use crate::captured;
 use crate::store::PostgresStore;
 
-/// A search waits for others so long for each of its steps.
+/// A search waits for others so long for each of its steps, and so long for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Searches use no more than this part of the connections for callers.
 const PART: u32 = 4;
@@ -51,9 +51,13 @@ impl PostgresStore {
                 Ok(Ok(place)) => place,
                 _ => return Err(StoreError::Unavailable("too many searches at once".into())),
             };
-            let mut session = self.reader().await?;
-            let step = captured::searched(&mut session.conn(), tenant, path_id, filter, below).await;
-            let step = self.end(session, step).await?;
+            let step = async {
+                let mut session = self.reader().await?;
+                let step = captured::searched(&mut session.conn(), tenant, path_id, filter, below).await;
+                self.end(session, step).await
+            };
+            let late = |_| Err(StoreError::Unavailable(format!("no answer within {} s", PATIENCE.as_secs()).into()));
+            let step = timeout(PATIENCE, step).await.unwrap_or_else(late)?;
             let Some(last) = step.last() else { break };
             below = Some(last.id.as_uuid());
             for mut captured in step.into_iter().filter(|captured| filter.matches(captured)) {

@@ -146,7 +146,8 @@ impl Webhooks {
                 PathUpdated::Done(version) => {
                     record.version = version;
                     self.capturer().path_changed(path_id, record.key);
-                    if is_lower(&before, &record.settings) {
+                    // Or those that were beyond one already: who lowered it got no answer, and asks again.
+                    if is_lower(&before, &record.settings) || is_beyond(&usage, &record.settings) {
                         self.trim(tenant, path_id, &record.settings).await?;
                         usage = self.path_record(tenant, path_id).await?.1;
                     }
@@ -271,6 +272,11 @@ fn is_lower(before: &PathSettings, after: &PathSettings) -> bool {
     let lower =
         |before: Option<u64>, after: Option<u64>| after.is_some_and(|after| before.is_none_or(|before| after < before));
     lower(before.max_requests, after.max_requests) || lower(before.max_bytes, after.max_bytes)
+}
+
+fn is_beyond(usage: &PathUsage, settings: &PathSettings) -> bool {
+    settings.max_requests.is_some_and(|quota| usage.requests > quota)
+        || settings.max_bytes.is_some_and(|quota| usage.bytes > quota)
 }
 
 impl Context {

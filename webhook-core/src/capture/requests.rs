@@ -25,10 +25,12 @@ impl Webhooks {
         body_limit: u32,
     ) -> Result<Page<CapturedRequest>, Error> {
         self.path_record(tenant, path_id).await?;
-        Ok(self
-            .context()
-            .in_time(self.context().store.list_captured(tenant, path_id, filter, page, body_limit))
-            .await?)
+        let context = self.context();
+        let listed = context.store.list_captured(tenant, path_id, filter, page, body_limit);
+        Ok(match filter.text {
+            None => context.in_time(listed).await?,
+            Some(_) => context.searching(listed).await?,
+        })
     }
 
     /// The requests of a path that come after the one with this id, oldest first, as many as come within `limit`,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use webhook_core::store::{DeliveryFilter, PageRequest};
 use webhook_core::testing::PausedClock;
 use webhook_core::transport::RecordingTransport;
 use webhook_core::{
@@ -390,4 +391,70 @@ async fn what_was_claimed_right_before_its_subscription_was_disabled_is_not_sent
     running.await.unwrap();
     let left = worker.delivery(&tenant, delivery).await.unwrap().delivery;
     assert_eq!((transport.requests().len(), left.state, left.attempts), (0, DeliveryState::Pending, 0));
+}
+
+/// A store that fails a method, or in which somebody subscribes right before every accept of the first second.
+#[derive(Debug)]
+struct RestlessStore {
+    inner: Arc<MemoryStore>,
+    began: tokio::time::Instant,
+    fails: Arc<Mutex<Option<&'static str>>>,
+    others: Webhooks,
+}
+
+impl RestlessStore {
+    fn new(inner: &Arc<MemoryStore>) -> (Self, Arc<Mutex<Option<&'static str>>>) {
+        let fails = Arc::default();
+        let others = Node::new(inner, 200).webhooks.clone();
+        let began = tokio::time::Instant::now();
+        (Self { inner: Arc::clone(inner), began, fails: Arc::clone(&fails), others }, fails)
+    }
+
+    async fn around<T: Send>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        if *self.fails.lock().unwrap() == Some(name) {
+            return Err(StoreError::Unavailable("away for a moment".into()));
+        }
+        if name == "accept" && self.began.elapsed() < Duration::from_secs(1) {
+            let draft = SubscriptionDraft::new("http://127.0.0.1:9/");
+            self.others.subscribe(&TenantId::default(), draft).await.unwrap();
+        }
+        call.await
+    }
+}
+
+webhook_core::wrap_store!(RestlessStore);
+
+fn on(store: RestlessStore) -> Webhooks {
+    let guard = AddressGuard::new().allow_network("127.0.0.0/8".parse().unwrap());
+    Webhooks::builder(Arc::new(store)).guard(guard).transport(Arc::new(RecordingTransport::new())).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_outlasts_a_second_in_which_subscriptions_change_all_the_time() {
+    let inner = Arc::new(MemoryStore::new());
+    let webhooks = on(RestlessStore::new(&inner).0);
+    let event = NewEvent::new("order.created".parse().unwrap(), "{}");
+    let emitted = webhooks.emit(&TenantId::default(), event).await.unwrap();
+    assert!(emitted.deliveries > 4, "it reaches those who came meanwhile: {emitted:?}");
+}
+
+#[tokio::test]
+async fn a_retry_that_is_done_is_said_to_be_though_the_store_is_away_afterwards() {
+    let inner = Arc::new(MemoryStore::new());
+    let (store, fails) = RestlessStore::new(&inner);
+    let (webhooks, tenant) = (on(store), TenantId::default());
+    webhooks.subscribe(&tenant, SubscriptionDraft::new("http://127.0.0.1:9/")).await.unwrap();
+    let event = NewEvent::new("order.created".parse().unwrap(), "{}");
+    webhooks.emit(&tenant, event).await.unwrap();
+    let page = webhooks.deliveries(&tenant, &DeliveryFilter::default(), PageRequest::newest(1)).await.unwrap();
+    let delivery = page.items[0].delivery.id;
+    webhooks.cancel(&tenant, delivery).await.unwrap();
+    *fails.lock().unwrap() = Some("delivery");
+    webhooks.retry(&tenant, delivery).await.unwrap();
+    *fails.lock().unwrap() = None;
+    assert_eq!(webhooks.delivery(&tenant, delivery).await.unwrap().delivery.state, DeliveryState::Pending);
 }
