@@ -29,20 +29,26 @@ const PART: u32 = 10;
 /// Heads that nobody holds are forgotten when there are so many.
 const CROWD: usize = 1024;
 
+/// Takes a lock for each tenant's key.
+macro_rules! keys_in_order {
+    ($lock:literal) => {
+        concat!(
+            "SELECT ",
+            $lock,
+            " FROM (
+               SELECT DISTINCT webhook.tenant_lock(t.tenant) AS key FROM unnest($1::text[]) AS t (tenant) ORDER BY 1
+             ) AS l"
+        )
+    };
+}
+
 /// Keeps the tenants' subscriptions as they are until the transaction ends. The locks are taken in one order, and the
 /// same for each kind, so that nobody waits for somebody who waits for them.
 pub(crate) async fn lock_all_shared<'a>(
     conn: &mut Conn<'_>,
     tenants: impl Iterator<Item = &'a TenantId>,
 ) -> Result<(), Fault> {
-    let query = sqlx::query(
-        "SELECT pg_advisory_xact_lock_shared(l.key) FROM (
-           SELECT DISTINCT webhook.tenant_lock(t.tenant) AS key FROM unnest($1::text[]) AS t (tenant) ORDER BY 1
-         ) AS l",
-    );
-    let tenants: Vec<_> = tenants.map(TenantId::as_str).collect();
-    query.bind(tenants).persistent(conn.persistent).execute(&mut *conn.inner).await?;
-    Ok(())
+    take(conn, keys_in_order!("pg_advisory_xact_lock_shared(l.key)"), tenants).await
 }
 
 /// Keeps the tenant's subscriptions as they are until the transaction ends.
@@ -73,10 +79,14 @@ pub(crate) async fn lock_all<'a>(
 /// The same for one tenant, as far as it is the change's turn; false when it is not, and the transaction is of no more use.
 pub(crate) async fn lock(conn: &mut Conn<'_>, tenant: &TenantId, turn: Turn) -> Result<bool, Fault> {
     match turn {
-        Turn::AtOnce => {
+        Turn::AtOnce(head) => {
             let sql = "SELECT pg_try_advisory_xact_lock(webhook.tenant_lock($1))";
             let query = sqlx::query_scalar(sql).bind(tenant.as_str()).persistent(conn.persistent);
-            Ok(query.fetch_one(&mut *conn.inner).await?)
+            let locked = query.fetch_one(&mut *conn.inner).await?;
+            if locked {
+                head.had();
+            }
+            Ok(locked)
         }
         Turn::InLine(head) => match stand(conn, std::iter::once(tenant), head.turn()).await {
             Ok(()) => {
@@ -97,16 +107,20 @@ async fn stand<'a>(
     tenants: impl Iterator<Item = &'a TenantId>,
     turn: Duration,
 ) -> Result<(), Fault> {
-    let query = sqlx::query(
-        "SELECT pg_advisory_xact_lock(l.key) FROM (
-           SELECT DISTINCT webhook.tenant_lock(t.tenant) AS key FROM unnest($1::text[]) AS t (tenant) ORDER BY 1
-         ) AS l",
-    );
-    let tenants: Vec<_> = tenants.map(TenantId::as_str).collect();
     let limit = format!("SET LOCAL lock_timeout = {}", turn.as_millis());
     conn.inner.execute(sqlx::AssertSqlSafe(limit)).await?;
-    query.bind(tenants).persistent(conn.persistent).execute(&mut *conn.inner).await?;
+    take(conn, keys_in_order!("pg_advisory_xact_lock(l.key)"), tenants).await?;
     conn.inner.execute(sqlx::AssertSqlSafe(format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT}"))).await?;
+    Ok(())
+}
+
+async fn take<'a>(
+    conn: &mut Conn<'_>,
+    sql: &'static str,
+    tenants: impl Iterator<Item = &'a TenantId>,
+) -> Result<(), Fault> {
+    let tenants: Vec<_> = tenants.map(TenantId::as_str).collect();
+    sqlx::query(sql).bind(tenants).persistent(conn.persistent).execute(&mut *conn.inner).await?;
     Ok(())
 }
 
@@ -118,7 +132,7 @@ fn is_over(fault: &Fault) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) enum Turn {
     /// Not at all.
-    AtOnce,
+    AtOnce(Arc<Head>),
     /// In line, for a moment.
     InLine(Arc<Head>),
 }
@@ -194,7 +208,7 @@ impl Turns<'_> {
     /// [`StoreError::Unavailable`] when there was none in time.
     pub(crate) async fn next(&mut self) -> Result<Turn, StoreError> {
         if !std::mem::replace(&mut self.begun, true) {
-            return Ok(Turn::AtOnce);
+            return Ok(Turn::AtOnce(Arc::clone(&self.head)));
         }
         let place = async {
             match self.place.take() {
@@ -227,7 +241,7 @@ mod tests {
         let line = Line::new(20);
         let (busy, other): (TenantId, TenantId) = ("busy".parse().expect("a name"), "other".parse().expect("a name"));
         let mut turns = line.turns(&busy);
-        assert!(matches!(turns.next().await, Ok(Turn::AtOnce)));
+        assert!(matches!(turns.next().await, Ok(Turn::AtOnce(_))));
         let Ok(Turn::InLine(head)) = turns.next().await else { panic!("it is the first in line") };
         let lengths: Vec<_> = (0..8)
             .map(|_| {
@@ -238,7 +252,7 @@ mod tests {
             .collect();
         assert_eq!(lengths, [50, 100, 200, 400, 800, 1600, 1600, 1600]);
         let mut others = line.turns(&other);
-        assert!(matches!(others.next().await, Ok(Turn::AtOnce)));
+        assert!(matches!(others.next().await, Ok(Turn::AtOnce(_))));
         let Ok(Turn::InLine(others)) = others.next().await else { panic!("nobody of its tenant is in line") };
         assert_eq!((others.turn(), line.head(&busy).turn()), (FIRST_TURN, head.turn()));
         head.had();
