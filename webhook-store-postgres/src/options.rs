@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor};
 
 use crate::OpenError;
-use crate::session::{Trust, answers, is_in_order};
+use crate::session::{Trust, answers};
 
 /// Where the database is and how it is used.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl PostgresStoreOptions {
     }
 
     fn pool(&self, connections: u32, trust: &Trust) -> PgPoolOptions {
-        let (pooled, trust, released) = (self.pooled, trust.clone(), trust.clone());
+        let (pooled, trust) = (self.pooled, trust.clone());
         PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(self.acquire_timeout)
@@ -130,12 +130,6 @@ impl PostgresStoreOptions {
                     }
                     Ok(!outgrown)
                 })
-            })
-            .after_release(move |connection, meta| {
-                // Most were answered. Of the others sqlx alone would wait for an answer for ever, and nobody could have
-                // another connection instead.
-                let doubtful = released.is_doubtful(&meta);
-                Box::pin(async move { if doubtful { is_in_order(connection).await } else { Ok(true) } })
             })
             .after_connect(move |connection, _| {
                 Box::pin(async move {

@@ -1,12 +1,11 @@
 //! A connection for one call: as it is, or inside a transaction.
 
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Row, SqlSafeStr, Transaction};
-use tokio::time::error::Elapsed;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::error::Fault;
@@ -17,7 +16,7 @@ const DOUBT: Duration = Duration::from_secs(30);
 
 /// An idle connection has so long to say that it still works.
 const SOON: Duration = Duration::from_secs(1);
-/// One that was given back without an answer has so long to give it.
+/// One that was given up without an answer has so long to give it.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A session keeps the default for reading only with which it began. While the database refuses to be written to, all
@@ -79,71 +78,14 @@ impl<'c> Conn<'c> {
     }
 }
 
-/// What a call works with.
-#[derive(Debug)]
-pub(crate) enum Session {
-    /// Each statement is a transaction.
-    Plain(Unanswered, PoolConnection<Postgres>),
-    /// All statements are one transaction, which [`Session::commit`] commits.
-    Transaction(Unanswered, Transaction<'static, Postgres>, Prepare),
-}
-
-/// Something was asked on a connection. Whoever drops this without an answer has waited in vain: the network may have
-/// forgotten other connections too. It is dropped before the connection, which [`is_in_order`] then looks at.
-#[derive(Debug)]
-pub(crate) struct Unanswered(Option<Trust>);
-
-impl Unanswered {
-    fn new(trust: &Trust) -> Self {
-        Self(Some(trust.clone()))
-    }
-
-    fn answered(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        if let Some(trust) = &self.0 {
-            trust.lose();
-        }
-    }
-}
-
 /// Whether an idle connection still answers.
 ///
 /// # Errors
 ///
 /// When it does not, or not soon: the others have to be asked in the same time.
 pub(crate) async fn answers(connection: &mut PgConnection) -> sqlx::Result<()> {
+    let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
     timeout(SOON, connection.ping()).await.unwrap_or_else(late)
-}
-
-/// Whether somebody else can use a connection that is given back: it answers, and no transaction is open on it. Who gives
-/// up while a transaction begins leaves one open, of which sqlx does not know.
-///
-/// # Errors
-///
-/// When it does not answer, or not within some seconds.
-pub(crate) async fn is_in_order(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    // Within the first statement of a transaction both are the same.
-    let open = sqlx::raw_sql("SELECT transaction_timestamp() < statement_timestamp()").fetch_one(connection);
-    let open: bool = timeout(GRACE, open).await.unwrap_or_else(late)?.try_get(0)?;
-    Ok(!open)
-}
-
-fn late<T>(_: Elapsed) -> sqlx::Result<T> {
-    Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
-}
-
-/// What becomes of prepared statements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Prepare {
-    /// They stay.
-    Keep,
-    /// Each is used once.
-    Once,
 }
 
 /// How a transaction begins.
@@ -155,20 +97,43 @@ pub(crate) enum Begin {
     Relaxed,
 }
 
+/// What a call works with: a connection, and in most cases a transaction on it, which [`Session::commit`] commits.
+///
+/// It may be dropped at any time, also while the transaction begins. What is open then is rolled back.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// There is none only while this is dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    /// A transaction is open on it, or begins.
+    open: bool,
+    /// Statements may stay prepared on it.
+    persistent: bool,
+    /// Something was asked on it. Whoever drops this without an answer has waited in vain: the network may have forgotten
+    /// other connections too.
+    unanswered: Option<Trust>,
+}
+
 impl Session {
+    fn new(connection: PoolConnection<Postgres>, persistent: bool, trust: &Trust) -> Self {
+        Self { connection: Some(connection), open: false, persistent, unanswered: Some(trust.clone()) }
+    }
+
     pub(crate) fn conn(&mut self) -> Conn<'_> {
-        match self {
-            Self::Plain(_, connection) => Conn { inner: connection, persistent: true },
-            Self::Transaction(_, transaction, prepare) => {
-                Conn { inner: transaction, persistent: *prepare == Prepare::Keep }
-            }
+        let persistent = self.persistent;
+        Conn { inner: self.inner(), persistent }
+    }
+
+    fn inner(&mut self) -> &mut PgConnection {
+        match &mut self.connection {
+            Some(connection) => connection,
+            None => unreachable!("nothing is done with what was dropped"),
         }
     }
 
     /// For a single statement. Behind a pooler it needs a transaction all the same.
     pub(crate) async fn plain(pool: &PgPool, pooled: bool, trust: &Trust) -> Result<Self, Fault> {
         match pooled {
-            false => Ok(Self::Plain(Unanswered::new(trust), pool.acquire().await?)),
+            false => Ok(Self::new(pool.acquire().await?, true, trust)),
             true => Self::transaction(pool, pooled, Begin::Durable, trust).await,
         }
     }
@@ -183,40 +148,88 @@ impl Session {
         if begin == Begin::Relaxed {
             sql.push_str("SET LOCAL synchronous_commit = off;");
         }
-        let prepare = if pooled { Prepare::Once } else { Prepare::Keep };
-        let mut begun = pin!(pool.begin_with(AssertSqlSafe(sql).into_sql_str()));
-        let mut unanswered = Unanswered::new(trust);
-        let begun = begun.as_mut().await;
-        unanswered.answered();
-        Ok(Self::Transaction(Unanswered::new(trust), begun?, prepare))
+        let mut session = Self::new(pool.acquire().await?, !pooled, trust);
+        session.open = true;
+        let begun = session.inner().execute(AssertSqlSafe(sql)).await;
+        if begun.is_err() {
+            session.answered();
+        }
+        begun?;
+        Ok(session)
     }
 
     /// What was asked has been answered, well or badly.
     pub(crate) fn answered(&mut self) {
-        match self {
-            Self::Plain(unanswered, _) | Self::Transaction(unanswered, ..) => unanswered.answered(),
-        }
+        self.unanswered = None;
     }
 
     /// Drops the connection instead of giving it back.
-    pub(crate) fn discard(self) {
-        if let Self::Plain(_, connection) = self {
+    pub(crate) fn discard(mut self) {
+        self.answered();
+        if let Some(connection) = self.connection.take() {
             drop(connection.detach());
         }
     }
 
     /// Commits, where there is a transaction.
-    pub(crate) async fn commit(self) -> Result<(), Fault> {
-        match self {
-            Self::Plain(mut unanswered, _) => {
-                unanswered.answered();
-                Ok(())
-            }
-            Self::Transaction(mut unanswered, transaction, _) => {
-                let committed = transaction.commit().await;
-                unanswered.answered();
-                Ok(committed?)
-            }
+    pub(crate) async fn commit(mut self) -> Result<(), Fault> {
+        if self.open {
+            let committed = self.inner().execute("COMMIT").await;
+            self.open = committed.is_err();
+            self.answered();
+            committed?;
         }
+        self.answered();
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let unanswered = self.unanswered.take();
+        if let Some(trust) = &unanswered {
+            trust.lose();
+        }
+        let open = self.open;
+        let Some(connection) = self.connection.take().filter(|_| open || unanswered.is_some()) else { return };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(set_right(connection, open))),
+            Err(_) => drop(connection.detach()),
+        }
+    }
+}
+
+/// Gives a connection back on which something was left open or unanswered. The pool would wait for the answer for ever, and
+/// nobody could have another one in its place.
+async fn set_right(mut connection: PoolConnection<Postgres>, open: bool) {
+    let right = async {
+        match open {
+            true => connection.execute("ROLLBACK").await.map(drop),
+            false => connection.ping().await,
+        }
+    };
+    if !matches!(timeout(GRACE, right).await, Ok(Ok(()))) {
+        drop(connection.detach());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_a_connection_in_vain_knows_nothing_of_the_others() {
+        // It takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("postgres://postgres@{}/x", silent.local_addr().unwrap());
+        let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(50)).connect_lazy(&url).unwrap();
+        let trust = Trust::default();
+        assert!(Session::plain(&pool, false, &trust).await.is_err());
+        assert!(Session::transaction(&pool, false, Begin::Durable, &trust).await.is_err());
+        let given_up = timeout(Duration::from_millis(10), Session::transaction(&pool, false, Begin::Durable, &trust));
+        assert!(given_up.await.is_err());
+        assert!(trust.found().broken_at.is_none());
     }
 }

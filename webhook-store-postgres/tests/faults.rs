@@ -243,37 +243,51 @@ async fn after_one_call_without_an_answer_no_other_forgotten_connection_is_trust
 }
 
 /// All of them were in use when the network forgot them, half of them while a transaction began. The calls were given up, and
-/// the connections too, soon after: the pool would have no place for others.
+/// the connections too, soon after: the pool would have no place for others. With TLS too, where even closing such a
+/// connection may wait for the other side.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_were_in_use_when_the_network_forgot_them_are_replaced() {
-    const SOON: Duration = Duration::from_secs(15);
     let server = PostgresServer::start();
+    replaces_forgotten_connections(&server, &server.url()).await;
+    use_tls(&server);
+    replaces_forgotten_connections(&server, &format!("{}?sslmode=require", server.url())).await;
+}
+
+async fn replaces_forgotten_connections(server: &PostgresServer, url: &str) {
+    const SOON: Duration = Duration::from_secs(15);
     let proxy = FaultProxy::start(server.addr());
-    let store = PostgresStore::open(&proxy.rewrite(&server.url())).await.expect("it opens");
-    let (subscription, _) = subscribe(&store, 1).await;
-    let generation = store.generations(&[TenantId::default()]).await.expect("it works")[0];
+    let store = PostgresStore::open(&proxy.rewrite(url)).await.expect("it opens");
     join_all((0..64).map(|_| store.ping())).await;
     proxy.strand();
     let tenants = [TenantId::default()];
-    let units: Vec<_> = (0..32).map(|n| [unit(subscription, generation, n)]).collect();
-    let calls = units.iter().map(|unit| async {
-        tokio::join!(
-            tokio::time::timeout(Duration::from_secs(1), store.generations(&tenants)),
-            tokio::time::timeout(Duration::from_secs(1), store.accept(at(0), unit)),
-            tokio::time::timeout(Duration::from_secs(1), claim(&store, at(0), 1)),
-        )
+    let calls = (0..32).map(|n| {
+        let (store, tenants) = (&store, &tenants);
+        let wait = Duration::from_secs(1);
+        async move {
+            tokio::join!(
+                tokio::time::timeout(wait, store.generations(tenants)),
+                tokio::time::timeout(wait, subscribe(store, 100 + n)),
+            )
+        }
     });
     let calls = join_all(calls).await;
-    assert!(calls.iter().all(|(read, accepted, _)| read.is_err() && accepted.is_err()), "{calls:?}");
-    let works = async {
-        loop {
-            let (read, accepted) = tokio::join!(store.generations(&tenants), store.accept(at(0), &units[0]));
-            if read.is_ok() && accepted.is_ok() {
-                return;
-            }
-        }
-    };
+    assert!(calls.iter().all(|(read, changed)| read.is_err() && changed.is_err()), "{calls:?}");
+    let works = async { while store.generations(&tenants).await.is_err() {} };
     tokio::time::timeout(SOON, works).await.expect("others have taken their place");
+    store.close().await;
+}
+
+/// With a certificate of its own, which the server writes itself, so that nobody else can read the key.
+fn use_tls(server: &PostgresServer) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate is made");
+    let files = [("server.crt", made.cert.pem()), ("server.key", made.signing_key.serialize_pem())];
+    for (file, pem) in files {
+        let lines = format!("SELECT unnest(string_to_array('{pem}', E'\\n'))");
+        server.sql(&server.url(), &format!("COPY ({lines}) TO PROGRAM 'umask 077 && cat > {file}'"));
+    }
+    server.sql(&server.url(), "ALTER SYSTEM SET ssl = on");
+    server.sql(&server.url(), "SELECT pg_reload_conf()");
+    while server.sql(&server.url(), "SHOW ssl").trim() != "on" {}
 }
 
 /// Who gives up while a transaction begins leaves it open: nobody else gets that connection.
